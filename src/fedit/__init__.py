@@ -1,0 +1,31 @@
+"""fedit: many owners of private instructions tune one shared, frozen language model together."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedit.config import Plan
+    from fedit.core.errors import FeditError, InputError
+    from fedit.recipe import load_plan, make_plan
+    from fedit.run import Finished, Run, run
+
+__all__ = ["FeditError", "Finished", "InputError", "Plan", "Run", "load_plan", "make_plan", "run"]
+
+_HOMES = {
+    "FeditError": "fedit.core.errors",
+    "Finished": "fedit.run",
+    "InputError": "fedit.core.errors",
+    "Plan": "fedit.config",
+    "Run": "fedit.run",
+    "load_plan": "fedit.recipe",
+    "make_plan": "fedit.recipe",
+    "run": "fedit.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import fedit` alone stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedit' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""One paper, one file: each builds an Algorithm from the seats."""

@@ -1,0 +1,181 @@
+"""From a plan to its parts: the one place where a user's words become objects."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fedit import config
+from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.fedprox import fedprox
+from fedit.config import Plan
+from fedit.core.client import answer
+from fedit.core.errors import InputError
+from fedit.core.examples import Example
+from fedit.core.messages import Client
+from fedit.core.rounds import Policy
+from fedit.core.seats import Algorithm, Engine, Select
+from fedit.core.seeds import generator, stream
+from fedit.corpus import Corpus, Held, cut_notes, held_rows, read_data, share_out
+from fedit.data import partition
+from fedit.data.columns import labels
+from fedit.data.partition import Parts
+from fedit.data.sample import sample
+from fedit.engines.homes import Homes
+from fedit.engines.inprocess import InProcess, through_bytes
+from fedit.selection import samplers, weights
+from fedit.train.adapters import Adapted, attach
+from fedit.train.chat_template import Chat
+from fedit.train.model import Base, load_base
+from fedit.train.prompts import Encoder, check_tokenizer
+from fedit.train.sft import Supervised
+from fedit.train.templates import ALPACA, PLAIN, VICUNA, Custom, Template
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run needs, loaded and checked."""
+
+    plan: Plan
+    base: Base
+    adapted: Adapted
+    encoder: Encoder
+    corpus: Corpus
+    parts: Parts
+    algorithm: Algorithm[Any]
+    policy: Policy
+    engine: Engine
+    test: Held
+    validation: Held
+    notes: list[str]
+
+
+def divide(plan: Plan, examples: list[Example]) -> Parts:
+    """Give every example to exactly one client, as plan.partition says. Raises InputError."""
+    how, rng = plan.partition, generator(plan.seed, "partition")
+    if isinstance(how, config.Key):
+        parts = partition.by_key(labels_of(plan, examples, how.column))
+        return partition.without_small(parts, how.minimum, how.small)
+    if isinstance(how, config.Dirichlet):
+        found = labels_of(plan, examples, how.column)
+        parts = partition.dirichlet(found, how.clients, how.alpha, rng)
+    elif isinstance(how, config.Shards):
+        found = labels_of(plan, examples, how.column)
+        parts = partition.shards(found, how.clients, how.shards, rng)
+    elif isinstance(how, config.Sizes):
+        parts = partition.sizes(len(examples), how.clients, how.alpha, rng)
+    else:
+        parts = partition.iid(len(examples), how.clients, rng)
+    return partition.at_least(parts, how.minimum, rng)
+
+
+def labels_of(plan: Plan, examples: list[Example], column: str) -> list[str]:
+    """Each example's value in a column, or in a derived one such as @length."""
+    bins = getattr(plan.partition, "bins", 8)
+    return labels(examples, column, bins=bins, seed=stream(plan.seed, "labels") % 2**32)
+
+
+def make_template(plan: config.Template, base: Base) -> Template:
+    """The template of that name."""
+    if plan.name == "own":
+        assert plan.prompt is not None  # the plan was checked
+        answer_format = "{response}" if plan.answer is None else plan.answer
+        return Custom(plan.prompt, plan.prompt_without_context, answer_format)
+    if plan.name == "chat":
+        return Chat(base.tokenizer)
+    return {"alpaca": ALPACA, "vicuna": VICUNA, "plain": PLAIN}[plan.name]
+
+
+def make_algorithm(plan: config.Algorithm) -> Algorithm[Any]:
+    """The algorithm of that name."""
+    if isinstance(plan, config.FedProx):
+        return fedprox(plan.mu)
+    return fedavg()
+
+
+def make_policy(plan: config.Federation) -> Policy:
+    """Sampler, weights and limits of a round."""
+    kinds: dict[str, Callable[[int | float], Select]] = {
+        "uniform": samplers.Uniform,
+        "multinomial": samplers.Multinomial,
+        "poisson": samplers.Poisson,
+    }
+    measure = {
+        "examples": weights.by_examples,
+        "tokens": weights.by_tokens,
+        "uniform": weights.equally,
+    }[plan.weights]
+    weigh = weights.Unbiased if plan.unbiased else weights.Renormalised
+    sampler = kinds[plan.sampler](plan.cohort)
+    return Policy(sampler, weigh(measure, plan.weight_cap), plan.minimum, plan.attempts)
+
+
+def make_base(plan: Plan) -> tuple[Base, Encoder]:
+    """The base model and the encoder of examples for it."""
+    corpus = (turn.text + " " + turn.context for example in sample() for turn in example.turns)
+    base = load_base(plan.model, corpus, trains_base=plan.adapter.kind in ("full", "bitfit"))
+    check_tokenizer(base.tokenizer)
+    how = plan.template
+    encoder = Encoder(base.tokenizer, make_template(how, base), how.max_length, how.train_on_inputs)
+    return base, encoder
+
+
+def make_adapter(plan: Plan, base: Base) -> Adapted:
+    """The base with the planned adapter on it, initialised from the run's seed."""
+    adapted = attach(base.model, plan.adapter, plan.seed)
+    if plan.model.gradient_checkpointing:
+        base.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        base.model.enable_input_require_grads()  # type: ignore[operator]
+    return adapted
+
+
+def build(plan: Plan, folder: Path) -> Job:
+    """Load and check everything; cheap refusals come before the model. Raises InputError."""
+    corpus = read_data(plan)
+    parts = divide(plan, corpus.train)
+    base, encoder = make_base(plan)
+    adapted = make_adapter(plan, base)
+    encoded = encoder.encode_all(corpus.train)
+    by_row = dict(zip(encoded.rows, encoded.encoded, strict=True))
+    shards, held = share_out(plan, parts, by_row)
+    trainer = Supervised(
+        adapted, shards, plan.local, plan.federation.rounds, encoder.pad_id, base.device
+    )
+    _reachable(plan.federation, len(shards))
+    algorithm = make_algorithm(plan.algorithm)
+    reply = partial(answer, trainer=trainer, algorithm=algorithm)
+    population = [
+        Client(client, len(rows), sum(int(row.learn[1:].sum()) for row in rows))
+        for client, rows in shards.items()
+    ]
+    engine = InProcess(
+        through_bytes(reply) if plan.engine == "loopback" else reply,
+        population,
+        Homes(folder / "homes"),
+        plan.federation.dropout,
+    )
+    tested = encoder.encode_all(corpus.test[: plan.evaluation.limit])
+    return Job(
+        plan,
+        base,
+        adapted,
+        encoder,
+        corpus,
+        parts,
+        algorithm,
+        make_policy(plan.federation),
+        engine,
+        held_rows(tested, corpus.test, plan.evaluation.by),
+        held,
+        corpus.notes + cut_notes("training", encoded) + cut_notes("test", tested),
+    )
+
+
+def _reachable(plan: config.Federation, clients: int) -> None:
+    for key, amount in (("cohort", plan.cohort), ("minimum", plan.minimum)):
+        if isinstance(amount, int) and amount > clients:
+            raise InputError(
+                f"federation.{key}: {amount} is more than the {clients} clients there are; "
+                "lower it, or give a share such as 0.5"
+            )

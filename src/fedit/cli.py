@@ -1,0 +1,203 @@
+"""The command line: run · partition · evaluate · export."""
+
+import json
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedit.core.errors import FeditError, InputError
+
+if TYPE_CHECKING:
+    from fedit.config import Plan
+
+app = typer.Typer(
+    help="Federated instruction tuning: many owners of private instructions tune one shared model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Recipe = Annotated[Path, typer.Argument(help="recipe (YAML)", show_default=False)]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="changes, e.g. federation.rounds=5"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="recipe, or run folder with --resume")],
+    changes: Words = None,
+    output: Annotated[Path | None, typer.Option(help="run folder (default runs/NAME)")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue the run in its folder")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the plan, load nothing")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print errors only")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Federate as the recipe says; writes plan, journal, checkpoints and the adapter."""
+    from fedit.recipe import dump_plan
+
+    plan = _plan(recipe, changes, output, resume)
+    if dry_run:
+        print(_arithmetic(plan) + dump_plan(plan), end="")
+        return
+    _calm_libraries()
+    try:
+        _run(plan, resume, quiet, as_json)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; continue with: fedit run --resume {plan.folder}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _run(plan: "Plan", resume: bool, quiet: bool, as_json: bool) -> None:
+    from fedit.progress import Watched, display
+    from fedit.run import Run
+
+    shown = display(quiet=quiet, as_json=as_json)
+    with Run(plan, resume=resume) as opened, shown:
+        shown.opened(opened)
+        for done in opened.rounds(lambda engine: Watched(engine, shown)):
+            shown.finished(done)
+    if not (quiet or as_json):
+        print(f"done: {Path(plan.folder) / 'adapter'}", file=sys.stderr)
+
+
+@app.command()
+def partition(
+    recipe: Recipe,
+    changes: Words = None,
+    by: Annotated[str | None, typer.Option(help="column to measure skew over")] = None,
+    figure: Annotated[Path | None, typer.Option(help="picture to draw (.png, .svg, .pdf)")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Share the data out to clients as the recipe says; measure and draw how unlike they are."""
+    from fedit.partitioned import describe, draw, lines
+
+    _calm_libraries()
+    found = describe(_plan(recipe, changes), by)
+    if figure is not None:
+        draw(found, figure)
+    if as_json:
+        print(json.dumps(found.to_dict(), ensure_ascii=False))
+    else:
+        print("\n".join(lines(found)))
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="run folder")],
+    data: Annotated[
+        str | None, typer.Option(help="instruction data (default: held-out rows)")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="score the first rows only")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="write every answer (JSONL)")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a run's adapter: loss per token, exact match and token F1, overall and by category."""
+    from fedit.score import score
+
+    _calm_libraries()
+    result = score(folder, data, limit=limit, predictions=predictions)
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        _table(result)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="run folder")],
+    target: Annotated[Path, typer.Argument(help="new folder for the model")],
+) -> None:
+    """Merge a run's adapter into its base and write a full model with a model card."""
+    from fedit.export import export as export_run
+
+    _calm_libraries()
+    export_run(folder, target)
+    print(f"wrote {target}", file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends in one message and exit code 2, an interrupt in 130."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app()
+    except FeditError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _plan(
+    recipe: Path, changes: list[str] | None, output: Path | None = None, resume: bool = False
+) -> "Plan":
+    from fedit.recipe import load_plan
+
+    words = list(changes or [])
+    if recipe.is_dir():
+        if not resume or not (recipe / "plan.yaml").exists():
+            raise InputError(f"{recipe}: is a folder; give a recipe, or a run folder with --resume")
+        return load_plan(
+            recipe / "plan.yaml", [*words, f"output={json.dumps(str(output or recipe))}"]
+        )
+    if output is not None:
+        words.append(f"output={json.dumps(str(output))}")
+    return load_plan(recipe, words)
+
+
+def _arithmetic(plan: "Plan") -> str:
+    """What the plan's shares come to, where the number of clients is known from the plan alone."""
+    from fedit.core.amounts import part_of
+
+    clients = getattr(plan.partition, "clients", None)
+    if clients is None:
+        return ""
+    cohort = part_of(plan.federation.cohort, clients)
+    needed = part_of(plan.federation.minimum, cohort, up=True)
+    return f"# {cohort} of {clients} clients a round, at least {needed} must reply\n"
+
+
+def _calm_libraries() -> None:
+    """Keep what libraries say of themselves off the screen; their errors still come through."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def _table(result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for note in result["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    table = Table(title=f"after round {result['round']}")
+    table.add_column("rows of")
+    for heading in ("rows", "loss/token", "perplexity", "exact match", "token F1"):
+        table.add_column(heading, justify="right")
+    for name, part in [("all", result), *result["by"].items()]:
+        table.add_row(
+            name,
+            f"{part['rows']:,}",
+            f"{part['loss']:.4f}",
+            f"{part['perplexity']:,.1f}",
+            f"{part['exact_match']:.1%}",
+            f"{part['token_f1']:.1%}",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""One tree of errors: everything fedit raises on purpose is a FeditError."""
+
+
+class FeditError(Exception):
+    """Anything fedit refuses or cannot go on with; the message says what, why and what to do."""
+
+    exit_code = 1
+
+
+class InputError(FeditError):
+    """The user's input cannot be used: names the key or file, the value, the reason and the remedy."""
+
+    exit_code = 2
+
+
+class BrokenInvariant(FeditError):
+    """Something that must never happen did: not one client's failure, the run must stop."""

@@ -1,0 +1,52 @@
+"""What no update may be: checked on every engine, before anything is combined."""
+
+import torch
+
+from fedit.core.messages import ADAPTER, Failure, Order, Reply, Update
+from fedit.core.tree import Spec, Tree, only, spec
+
+
+def expected(order: Order, roles: tuple[str, ...]) -> dict[str, Spec]:
+    """Names, shapes and dtypes that an update to this order must have, by role."""
+    travels = spec(only(order.public[ADAPTER], order.travels))
+    return dict.fromkeys((ADAPTER, *roles), travels)
+
+
+def gate(reply: Reply, order: Order, wanted: dict[str, Spec]) -> Reply:
+    """Let an update through or make it a Failure: stale, roles, names, shape, dtype or not finite.
+
+    One NaN would otherwise spoil the mean for everybody, silently.
+    """
+    if isinstance(reply, Failure):
+        return reply
+    reason, detail = _fault(reply, order, wanted)
+    return Failure(reply.client, reason, detail) if reason else reply
+
+
+def _fault(update: Update, order: Order, wanted: dict[str, Spec]) -> tuple[str, str]:
+    if (update.round, update.attempt) != (order.round, order.attempt):
+        answered, asked = (update.round, update.attempt), (order.round, order.attempt)
+        return "stale", f"answers (round, attempt) {answered}, asked was {asked}"
+    if set(update.payload) != set(wanted):
+        return "roles", f"sent {sorted(update.payload)}, expected {sorted(wanted)}"
+    for role, tree in update.payload.items():
+        reason, detail = _tree_fault(tree, wanted[role])
+        if reason:
+            return reason, f"{role}: {detail}"
+    return "", ""
+
+
+def _tree_fault(tree: Tree, wanted: Spec) -> tuple[str, str]:
+    if missing := wanted.keys() - tree.keys():
+        return "names", f"{len(missing)} missing, first {min(missing)}"
+    if strange := tree.keys() - wanted.keys():
+        return "names", f"{len(strange)} unexpected, first {min(strange)}"
+    for name, (shape, dtype) in wanted.items():
+        tensor = tree[name]
+        if tuple(tensor.shape) != shape:
+            return "shape", f"{name} is {tuple(tensor.shape)}, expected {shape}"
+        if tensor.dtype != dtype:
+            return "dtype", f"{name} is {tensor.dtype}, expected {dtype}"
+        if not bool(torch.isfinite(tensor).all()):
+            return "not finite", f"{name} holds NaN or infinity"
+    return "", ""

@@ -1,0 +1,102 @@
+"""What server and clients say to each other, and what each keeps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fedit.core.tree import Tree
+
+Payload = dict[str, Tree]
+"""Role → tree: "adapter", "control" …; every role that travels is counted in bytes."""
+
+Metrics = dict[str, float]
+
+ADAPTER = "adapter"
+"""The role of the parameters under training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A member of the population as the server knows it: its counts come from enrolment, not from replies."""
+
+    id: str
+    examples: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A client in a cohort: how often it was drawn and how often it would be drawn on average (> 0)."""
+
+    client: Client
+    draws: int = 1
+    expected: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The federation after `round` rounds: clients receive all of `public` and nothing of `private`."""
+
+    round: int
+    public: Payload
+    private: Payload = field(default_factory=dict)
+
+    @property
+    def adapter(self) -> Tree:
+        """The global adapter."""
+        return self.public[ADAPTER]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Server → clients: train from `public`.
+
+    `attempt` counts from 0 when a round is repeated. `weights` (by client id, > 0) say how replies will be
+    combined and `pace` how far the server moves towards their mean. `trains` and `travels` name the
+    parameters that are trained and the ones that leave the client; `personal` holds what differs for one
+    client.
+    """
+
+    round: int
+    attempt: int
+    seed: int
+    public: Payload
+    weights: Mapping[str, float]
+    trains: frozenset[str]
+    travels: frozenset[str]
+    pace: float = 1.0
+    personal: Mapping[str, Payload] = field(default_factory=dict)
+
+    @property
+    def cohort(self) -> tuple[str, ...]:
+        """Client ids in the order in which replies are combined."""
+        return tuple(self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Client → server: fitted parameters by role (values, not differences) and what the client measured."""
+
+    client: str
+    round: int
+    attempt: int
+    payload: Payload
+    metrics: Metrics = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """No usable update from a client: a value, not an exception. `reason` is a short fixed word."""
+
+    client: str
+    reason: str
+    detail: str = ""
+
+
+Reply = Update | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What a client keeps between rounds, by role: control variates, optimizer moments, private factors."""
+
+    payload: Payload = field(default_factory=dict)

@@ -1,0 +1,167 @@
+"""The seats an algorithm fills; each is a function or a small object, none is a base class."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from fedit.core.errors import InputError
+from fedit.core.messages import (
+    ADAPTER,
+    Client,
+    Home,
+    Member,
+    Metrics,
+    Order,
+    Payload,
+    Reply,
+    State,
+    Update,
+)
+from fedit.core.tree import Tree
+
+Pull = Callable[[Tree], Tree]
+"""Current parameters → what is added to their gradient, name by name (FedProx, SCAFFOLD, Ditto)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a trainer made of a start: the fitted tree, its optimizer's memory if kept, and measurements."""
+
+    fitted: Tree
+    memory: Payload = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=dict)
+
+
+class Trainer(Protocol):
+    """Holds the base model and the clients' data: the one place where gradients are computed."""
+
+    def fit(
+        self, client: str, order: Order, start: Tree, pull: Pull | None, memory: Payload
+    ) -> Fit:
+        """Train the parameters in `order.trains` from `start` on the client's data.
+
+        The same arguments give the same bits. Raises `FeditError` if the client has nothing to learn from.
+        """
+        ...
+
+
+class Fitter(Protocol):
+    """A trainer bound to one client and one order: all that an algorithm's local part sees of it."""
+
+    def __call__(self, start: Tree, pull: Pull | None = None) -> Fit: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One client's result: fitted parameters, further roles to send, and what it keeps."""
+
+    fit: Fit
+    extra: Payload = field(default_factory=dict)
+    home: Payload = field(default_factory=dict)
+
+
+class Local(Protocol):
+    """What a client does with an order; `roles` are the further roles it sends, shaped like the adapter."""
+
+    @property
+    def roles(self) -> tuple[str, ...]: ...
+
+    def __call__(self, start: Tree, order: Order, home: Home, fit: Fitter) -> Work: ...
+
+
+Scope = Callable[[int, frozenset[str]], tuple[frozenset[str], frozenset[str]]]
+"""(round, all names) → (names that train, names that travel)."""
+
+
+T = TypeVar("T")
+"""A round's replies under combination: what it holds is between a Combine and a Server."""
+
+
+class Combine(Protocol[T]):
+    """Streams updates into a total; `linear` rules may run under secure aggregation and pre-aggregate."""
+
+    @property
+    def linear(self) -> bool: ...
+
+    def start(self, order: Order) -> T: ...
+
+    def add(self, total: T, update: Update, weight: float) -> T: ...
+
+
+T_in = TypeVar("T_in", contravariant=True)
+
+
+class Server(Protocol[T_in]):
+    """Turns a round's total into the next state."""
+
+    def init(self, adapter: Tree) -> State: ...
+
+    def step(self, state: State, total: T_in) -> State: ...
+
+
+class Guard(Protocol):
+    """Seals an update on the client and opens the total on the server, in reverse order of sealing."""
+
+    def seal(self, update: Update, order: Order) -> Update: ...
+
+    def open(self, total: Any, order: Order) -> Any: ...
+
+
+class Select(Protocol):
+    """Draws a round's cohort from the population; the same generator state gives the same cohort."""
+
+    def __call__(self, population: Sequence[Client], rng: np.random.Generator) -> list[Member]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weight by client id in the order of combination, and the pace: the step taken towards the mean.
+
+    A mean renormalised over the cohort has pace 1; an unbiased one has the sum of its weights, which is 1
+    only on average over cohorts.
+    """
+
+    by_client: Mapping[str, float]
+    pace: float = 1.0
+
+
+Weigh = Callable[[Sequence[Member], Sequence[Client]], Weights]
+"""(cohort, population) → weights."""
+
+
+class Engine(Protocol):
+    """Where clients live: in this process, on workers, on a cluster, at other organisations."""
+
+    def clients(self) -> Sequence[Client]:
+        """The population, in a fixed order."""
+        ...
+
+    def ask(self, order: Order) -> Iterator[Reply]:
+        """Replies as they arrive: at most one a client, every member of the cohort accounted for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Algorithm(Generic[T]):
+    """A federated method: five seats, checked against each other when it is built."""
+
+    name: str
+    local: Local
+    scope: Scope
+    combine: Combine[T]
+    server: Server[T]
+    guards: tuple[Guard, ...] = ()
+
+    def __post_init__(self) -> None:
+        if ADAPTER in self.local.roles:
+            raise InputError(
+                f"algorithm {self.name}: its local part names {ADAPTER!r} among the further roles it sends; "
+                "that role is always sent, drop it from `roles`"
+            )
+
+
+def everything(round: int, names: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """The usual scope: every parameter trains and every parameter travels."""
+    return names, names

@@ -1,0 +1,122 @@
+"""A run's examples: read, checked, de-duplicated, held out, encoded, and shared out to clients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedit.config import Plan
+from fedit.core.errors import InputError
+from fedit.core.examples import Example
+from fedit.core.seeds import generator
+from fedit.data.partition import Parts
+from fedit.data.sources import Source, read_source
+from fedit.data.splits import drop_duplicates, holdout
+from fedit.train.prompts import Encoded, EncodedSet
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Training and test examples, the hash of every file read, and what a person should know of them."""
+
+    train: list[Example]
+    test: list[Example]
+    hashes: dict[str, str]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Encoded examples to score, each with its group."""
+
+    rows: list[Encoded]
+    groups: list[str]
+
+
+def read_data(plan: Plan) -> Corpus:
+    """Read, check, de-duplicate and hold out, as the plan says. Raises InputError."""
+    data = plan.data
+    source = read_source(data.train, mapping=data.columns, split=data.split, revision=data.revision)
+    notes, hashes = checked(source, data.bad_rows), dict(source.files)
+    train, test = source.examples, list[Example]()
+    if data.test is not None:
+        held = read_source(
+            data.test, mapping=data.columns, split=data.test_split, revision=data.revision
+        )
+        notes += checked(held, data.bad_rows)
+        test, hashes = held.examples, hashes | {f"test {k}": v for k, v in held.files.items()}
+    if data.duplicates == "drop":
+        distinct = drop_duplicates(train, test)
+        for count, what in (
+            (distinct.repeated_in_train, "repeated training rows"),
+            (distinct.repeated_in_test, "repeated test rows"),
+            (distinct.train_in_test, "training rows that stand in the test"),
+        ):
+            if count:
+                notes.append(f"dropped {count} {what}")
+        train, test = distinct.train, distinct.test
+    if data.limit is not None:
+        train = train[: data.limit]
+    if data.holdout is not None:
+        train, test = holdout(train, data.holdout.size, data.holdout.by, plan.seed)
+    if not train:
+        raise InputError(f"data.train {data.train!r}: no usable row is left to train on")
+    return Corpus(train, test, hashes, notes)
+
+
+def checked(source: Source, bad_rows: str) -> list[str]:
+    """Notes on a source's bad rows. Raises InputError naming them if the plan refuses them."""
+    if not source.bad:
+        return []
+    shown = [f"  {bad.where}: {bad.reason}" for bad in source.bad[:10]]
+    if len(source.bad) > len(shown):
+        shown.append(f"  and {len(source.bad) - len(shown)} more")
+    listing = "\n".join(shown)
+    if bad_rows == "refuse" or not source.examples:
+        raise InputError(
+            f"data: {len(source.bad)} bad rows beside {len(source.examples)} good ones:\n{listing}\n"
+            "mend them, or set data.bad_rows: drop to go on without them"
+        )
+    return [f"dropped {len(source.bad)} bad rows:\n{listing}"]
+
+
+def held_rows(encoded: EncodedSet, examples: Sequence[Example], by: str) -> Held:
+    """Encoded rows with their label in column `by`; "all" where a row has none."""
+    groups = [examples[row].labels.get(by, "all") for row in encoded.rows]
+    return Held(encoded.encoded, groups)
+
+
+def share_out(
+    plan: Plan, parts: Parts, by_row: dict[int, Encoded]
+) -> tuple[dict[str, list[Encoded]], Held]:
+    """Each client's rows for training, and the share of them it keeps for validation."""
+    train, held = dict[str, list[Encoded]](), Held([], [])
+    for client, rows in parts.rows.items():
+        mine = [by_row[row] for row in rows if row in by_row]
+        count = int(len(mine) * plan.partition.validation)
+        if count == len(mine):
+            raise InputError(
+                f"partition: client {parts.names[client]} has no row to learn from "
+                f"({len(rows)} rows, none of them leaves an answer within template.max_length "
+                f"{plan.template.max_length}); raise max_length or partition.minimum"
+            )
+        chosen = generator(plan.seed, "validation", client).permutation(len(mine))[:count]
+        aside = set(chosen.tolist())
+        held.rows.extend(mine[i] for i in sorted(aside))
+        held.groups.extend([client] * count)
+        train[client] = [row for i, row in enumerate(mine) if i not in aside]
+    return train, held
+
+
+def cut_notes(what: str, encoded: EncodedSet) -> list[str]:
+    """What encoding had to cut or leave out, a line each."""
+    notes = []
+    if encoded.prompts_cut:
+        notes.append(f"{encoded.prompts_cut} {what} prompts cut to template.max_length")
+    if encoded.answers_cut:
+        notes.append(f"{encoded.answers_cut} {what} answers cut to template.max_length")
+    if encoded.unlearnable:
+        first = encoded.unlearnable[0]
+        notes.append(
+            f"{len(encoded.unlearnable)} {what} rows with nothing to learn left out, "
+            f"first {first.where}: {first.reason}"
+        )
+    return notes

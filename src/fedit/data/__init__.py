@@ -1,0 +1,1 @@
+"""From files and hub ids to examples, and from examples to clients."""

@@ -1,0 +1,1 @@
+"""Where clients live: every engine answers the same orders with the same bits."""

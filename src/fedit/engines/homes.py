@@ -1,0 +1,45 @@
+"""What simulated clients keep between rounds, on disk, so that a killed run can go back."""
+
+import os
+from pathlib import Path
+
+from fedit.core.messages import Home
+from fedit.core.wire import pack, unpack
+from fedit.files import write_atomically
+
+GENERATIONS = 3
+"""Rounds a client's home can be taken back by: as many as checkpoints are kept."""
+
+
+class Homes:
+    """One folder a client, one file for each round after which it changed; nothing kept, nothing written.
+
+    A home is asked for by round: what a client wrote in rounds that the server has forgotten (a crash, a
+    repeated round) is passed over and later overwritten.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def load(self, client: str, round: int) -> Home:
+        """The home as it was when `round` rounds were finished."""
+        for generation, path in reversed(self._files(client)):
+            if generation <= round:
+                return Home(unpack(path.read_bytes())[0])
+        return Home()
+
+    def save(self, client: str, round: int, home: Home) -> None:
+        """Keep the home of a client that has now done its part of round number `round` (from 1)."""
+        files = self._files(client)
+        if not home.payload and not files:
+            return
+        place = self.folder / client
+        place.mkdir(parents=True, exist_ok=True)
+        write_atomically(place / f"{round:08d}.safetensors", pack(home.payload, {}))
+        old = [path for generation, path in files if generation <= round - GENERATIONS]
+        for path in old[:-1]:  # the newest of the old ones is what an early round would still need
+            os.remove(path)
+
+    def _files(self, client: str) -> list[tuple[int, Path]]:
+        found = (self.folder / client).glob("*.safetensors")
+        return sorted((int(path.stem), path) for path in found)

@@ -1,0 +1,66 @@
+"""All clients in this process, one after another: the reference that every other engine must equal."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from fedit.core.errors import BrokenInvariant, FeditError
+from fedit.core.messages import Client, Failure, Home, Order, Reply, Update
+from fedit.core.seeds import generator
+from fedit.engines.homes import Homes
+from fedit.engines.messages import (
+    order_size,
+    pack_order,
+    pack_update,
+    unpack_order,
+    unpack_update,
+    update_size,
+)
+
+Answer = Callable[[Order, str, Home], tuple[Update, Home]]
+"""One client's part of a round: `fedit.core.client.answer` with its trainer and algorithm bound."""
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Simulated clients; each fails to reply with probability `dropout`, drawn from the run's seed."""
+
+    answer: Answer
+    population: Sequence[Client]
+    homes: Homes
+    dropout: float = 0.0
+
+    def clients(self) -> Sequence[Client]:
+        """The population, in the order of the plan's partition."""
+        return self.population
+
+    def ask(self, order: Order) -> Iterator[Reply]:
+        """Train the cohort in its own order; a client's error is its Failure, not the run's end."""
+        for client in order.cohort:
+            yield self._reply(order, client)
+
+    def _reply(self, order: Order, client: str) -> Reply:
+        draw = generator(order.seed, "dropout", order.round, order.attempt, client)
+        if draw.random() < self.dropout:
+            return Failure(client, "dropout", "simulated by federation.dropout")
+        try:
+            update, home = self.answer(order, client, self.homes.load(client, order.round))
+        except BrokenInvariant:
+            raise
+        except (FeditError, RuntimeError) as error:
+            return Failure(client, "error", f"{type(error).__name__}: {error}")
+        self.homes.save(client, order.round + 1, home)
+        traffic = {
+            "bytes_down": float(order_size(order, client)),
+            "bytes_up": float(update_size(update)),
+        }
+        return replace(update, metrics={**update.metrics, **traffic})
+
+
+def through_bytes(answer: Answer) -> Answer:
+    """The same answer with every message packed and unpacked: nothing can pass but what is serialised."""
+
+    def answered(order: Order, client: str, home: Home) -> tuple[Update, Home]:
+        update, home = answer(unpack_order(pack_order(order, client)), client, home)
+        return unpack_update(pack_update(update)), home
+
+    return answered

@@ -1,0 +1,83 @@
+"""Greedy generation in batches, the same as one prompt at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from fedit.core.errors import InputError
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    batch_size: int,
+    device: torch.device | str,
+) -> list[list[int]]:
+    """Each prompt's continuation: at most `max_new_tokens` ids, those before the first stop id.
+
+    `model` is a causal LM of transformers or PEFT on `device`; `prompts` are token ids, answered in
+    the order given, but batched by length and padded on the left with `pad_id`.
+    Always the likeliest token: sampling, beams and penalties of the model's own generation settings
+    are switched off. Every module's train or eval mode is put back.
+    Raises InputError for an empty prompt.
+    """
+    for number, prompt in enumerate(prompts):
+        if not prompt:
+            raise InputError(
+                f"generation: prompt {number} has no tokens to go on from; give it a text, or use "
+                "a template that writes some"
+            )
+    config = _greedy(max_new_tokens, stop_ids, pad_id)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: list[list[int]] = [[] for _ in prompts]
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            ids, mask = _padded([prompts[i] for i in chosen], pad_id)  # [rows, longest]
+            whole = model.generate(
+                input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config
+            )
+            for i, row in zip(chosen, whole[:, ids.shape[1] :].tolist(), strict=True):
+                answers[i] = _until_stop(row, stop_ids)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return answers
+
+
+def _greedy(max_new_tokens: int, stop_ids: Sequence[int], pad_id: int) -> GenerationConfig:
+    """Greedy search with everything said: what is left open is taken from the model's settings."""
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        min_length=0,
+        eos_token_id=list(stop_ids),
+        pad_token_id=pad_id,
+        do_sample=False,
+        num_beams=1,
+        temperature=1.0,
+        top_k=50,
+        top_p=1.0,
+        typical_p=1.0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+    )
+
+
+def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(map(len, rows))
+    ids = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in rows])
+    lengths = torch.tensor([[len(row)] for row in rows])
+    return ids, (torch.arange(longest) >= longest - lengths).long()
+
+
+def _until_stop(ids: list[int], stop_ids: Sequence[int]) -> list[int]:
+    return ids[: next((i for i, token in enumerate(ids) if token in stop_ids), len(ids))]

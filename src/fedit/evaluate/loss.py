@@ -1,0 +1,65 @@
+"""Held-out loss: nats per supervised token, overall and by group."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fedit.train.batches import collate, token_losses
+from fedit.train.prompts import Encoded
+
+
+@dataclass(slots=True)
+class Loss:
+    """Summed cross entropy in nats, over how many supervised tokens."""
+
+    total: float = 0.0
+    tokens: int = 0
+
+    @property
+    def mean(self) -> float:
+        """Nats per token; NaN without tokens."""
+        return self.total / self.tokens if self.tokens else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean; infinity where that overflows."""
+        return math.exp(self.mean) if self.mean < 700 else math.inf
+
+
+def held_out_loss(
+    model: nn.Module,
+    rows: Sequence[Encoded],
+    groups: Sequence[str],
+    *,
+    batch: int,
+    pad: int,
+    device: torch.device,
+) -> dict[str, Loss]:
+    """Loss by group (`groups[i]` is the group of `rows[i]`), in evaluation mode.
+
+    Batches hold rows of like length; the sums do not depend on the batch size beyond rounding.
+    """
+    losses = {group: Loss() for group in sorted(set(groups))}
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for first in range(0, len(order), batch):
+            chosen = order[first : first + batch]
+            values, places = token_losses(model, collate([rows[i] for i in chosen], pad), device)
+            sums = torch.zeros(len(chosen), dtype=torch.float64, device=device)
+            sums.index_add_(0, places, values.double())
+            counts = torch.bincount(places, minlength=len(chosen))
+            for i, total, count in zip(chosen, sums.tolist(), counts.tolist(), strict=True):
+                losses[groups[i]].total += total
+                losses[groups[i]].tokens += count
+    model.train(was_training)
+    return losses
+
+
+def overall(losses: dict[str, Loss]) -> Loss:
+    """All groups together: every token counts once."""
+    return Loss(sum(x.total for x in losses.values()), sum(x.tokens for x in losses.values()))

@@ -1,0 +1,85 @@
+"""A run's result as a full model: the adapter merged into the base, with a model card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from fedit.build import make_adapter, make_base
+from fedit.config import Plan, Virtual
+from fedit.core.errors import InputError
+from fedit.report.folder import RunFolder
+from fedit.score import load_run
+
+
+def export(path: Path, target: Path) -> None:
+    """Write base + adapter of a run as one model folder that plain transformers loads.
+
+    A quantised base is loaded unquantised for it. Raises InputError for virtual tokens, which are no
+    weights of the base, and for a target that is not empty.
+    """
+    if target.exists() and any(target.iterdir()):
+        raise InputError(f"export {target}: is not empty; name a new folder")
+    loaded = load_run(path)
+    plan, model = loaded.plan, loaded.adapted.model
+    if isinstance(plan.adapter, Virtual):
+        raise InputError(
+            f"adapter.kind {plan.adapter.kind}: virtual tokens cannot be merged into the base; "
+            f"load {path / 'adapter'} with PeftModel.from_pretrained instead"
+        )
+    if plan.model.quantise:
+        plain = plan.model_copy(update={"model": plan.model.model_copy(update={"quantise": None})})
+        base, _ = make_base(plain)
+        adapted = make_adapter(plain, base)
+        adapted.write(loaded.state.adapter)
+        model = adapted.model
+    merged: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    merged.save_pretrained(target)
+    loaded.base.tokenizer.save_pretrained(target)
+    card = model_card(plan, RunFolder(path, read_only=True), loaded.base.source)
+    (target / "README.md").write_text(card, encoding="utf-8")
+
+
+def model_card(plan: Plan, folder: RunFolder, source: str) -> str:
+    """How the model was made, from the run's own records."""
+    journal = folder.journal()
+    known = json.loads(folder.read("environment.json") or "{}")
+    scored = [r for r in journal if r.get("evaluation", {}).get("loss") is not None]
+    losses = "not measured"
+    if scored:
+        first, last = scored[0], scored[-1]
+        losses = (
+            f"{first['evaluation']['loss']:.4f} before (round {first['round']}), "
+            f"{last['evaluation']['loss']:.4f} after round {last['round']} (nats per token)"
+        )
+    trained = known.get("parameters", {})
+    base = source if source != "made" else "random weights, made from the plan's model.config"
+    header = ["---", "library_name: transformers", "tags: [federated-learning, instruction-tuning]"]
+    header += [f"base_model: {source}"] if plan.model.base and "/" in source[1:] else []
+    facts = [
+        ("Base", base),
+        ("Method", f"{plan.algorithm.name}, {plan.adapter.kind} adapter"),
+        ("Trained", f"{trained.get('trained', 0):,} of {trained.get('all', 0):,} parameters"),
+        ("Clients", f"{len(known.get('clients', {}))}, {journal[-1]['round']} rounds"),
+        ("Held-out loss", losses),
+        ("Prompt template", plan.template.name),
+        ("Seed", str(plan.seed)),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in known.get("versions", {}).items())),
+    ]
+    rows = [f"| {name} | {value} |" for name, value in facts]
+    return "\n".join(
+        [
+            *header,
+            "---",
+            f"# {plan.name}",
+            "",
+            "Tuned by federated instruction tuning: the clients' data stayed with the clients, only "
+            "adapters were combined. No privacy guarantee beyond that is claimed.",
+            "",
+            "| | |",
+            "|---|---|",
+            *rows,
+            "",
+        ]
+    )

@@ -1,0 +1,283 @@
+"""One run from plan to adapter: opens or resumes a folder, drives the rounds, scores and saves them."""
+
+import json
+import platform
+import resource
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedit.build import Job, build, make_base
+from fedit.config import Plan
+from fedit.core.errors import InputError
+from fedit.core.messages import State
+from fedit.core.rounds import Round, rounds
+from fedit.core.seats import Engine
+from fedit.core.tree import Tree
+from fedit.evaluate.loss import Loss, held_out_loss, overall
+from fedit.recipe import differences, dump_plan, load_plan
+from fedit.report.folder import RunFolder
+from fedit.report.trackers import open_tracker
+from fedit.train.model import fingerprint
+
+Record = dict[str, Any]
+"""What the journal says of a round; JSON values only."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished round: its number from 1 (0 is the untrained start), its record, the global adapter."""
+
+    round: int
+    record: Record
+    adapter: Tree
+
+    @property
+    def loss(self) -> float | None:
+        """Held-out nats per token, where this round was scored."""
+        scored: dict[str, float] = self.record.get("evaluation", {})
+        return scored.get("loss")
+
+
+def run(plan: Plan, *, resume: bool = False) -> Iterator[Finished]:
+    """Federate as planned, yielding each round once it is safe on disk; stop iterating to stop the run.
+
+    `plan.output` (default runs/<name>) becomes the run folder; a folder with a run is continued with
+    `resume` and refused without. Same plan and seed → same adapter, byte for byte, on one machine.
+    Raises InputError, and TooFewReplies where the plan's minimum is not met.
+    """
+    with Run(plan, resume=resume) as opened:
+        yield from opened.rounds()
+
+
+class Run:
+    """An opened run: everything loaded and checked, nothing trained yet; a context manager."""
+
+    def __init__(self, plan: Plan, *, resume: bool = False):
+        path = Path(plan.folder)
+        self.folder = RunFolder(path)
+        try:
+            self._environment: Record = {}
+            if self.folder.started:
+                plan = self._reopen(plan, resume)
+            if threads := plan.threads or self._environment.get("threads"):
+                torch.set_num_threads(threads)
+            self.plan = plan
+            self.job: Job = build(plan, path)
+            self.notes = list(self.job.notes)
+            self._settle()
+            self.state = self._start()
+        except BaseException:
+            self.folder.close()
+            raise
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.close()
+
+    def rounds(
+        self, watch: Callable[[Engine], Engine] = lambda engine: engine
+    ) -> Iterator[Finished]:
+        """Run what is left, then write `adapter/`; `watch` may wrap the engine to see replies pass."""
+        plan, job = self.plan, self.job
+        numbers = plan.model_dump(mode="json")
+        trackers = [open_tracker(t, self.folder.path, plan.name, numbers) for t in plan.trackers]
+        try:
+            if self.state.round == 0:
+                yield self._finish(self.state, {"round": 0}, trackers)
+            began = time.perf_counter()
+            for done in rounds(
+                self.state,
+                job.algorithm,
+                watch(job.engine),
+                job.policy,
+                seed=plan.seed,
+                until=plan.federation.rounds,
+            ):
+                record = round_record(done, time.perf_counter() - began)
+                yield self._finish(done.state, record, trackers)
+                began = time.perf_counter()
+            self._deliver()
+        finally:
+            for tracker in trackers:
+                tracker.close()
+
+    def _finish(self, state: State, record: Record, trackers: list[Any]) -> Finished:
+        """Score a state if it is due, then journal first and checkpoint second: never a gap."""
+        began = time.perf_counter()
+        last = state.round == self.plan.federation.rounds
+        if state.round % self.plan.evaluation.every == 0 or last:
+            record["evaluation"] = self._score(state.adapter)
+        record.setdefault("seconds", {})["evaluate"] = time.perf_counter() - began
+        record["memory_mib"] = peak_memory_mib()
+        record["time"] = time.time()
+        self.folder.log(record)
+        self.folder.save(state, self._environment["run"])
+        self.state = state
+        for tracker in trackers:
+            tracker.log(state.round, numbers_of(record))
+        return Finished(state.round, record, state.adapter)
+
+    def _score(self, adapter: Tree) -> Record:
+        job = self.job
+        job.adapted.write(adapter)
+        how = {"batch": self.plan.evaluation.batch, "pad": job.encoder.pad_id}
+        scored: Record = {}
+        if job.test.rows:
+            found = held_out_loss(
+                job.adapted.model, job.test.rows, job.test.groups, device=job.base.device, **how
+            )
+            scored |= loss_record(overall(found))
+            scored["by"] = {group: loss_record(loss) for group, loss in found.items()}
+        if self.plan.evaluation.clients:
+            held = job.validation
+            found = held_out_loss(
+                job.adapted.model, held.rows, held.groups, device=job.base.device, **how
+            )
+            scored["clients"] = {client: loss_record(loss) for client, loss in found.items()}
+        return scored
+
+    def _reopen(self, plan: Plan, resume: bool) -> Plan:
+        path = self.folder.path
+        if not resume:
+            raise InputError(
+                f"output {path}: holds a run already; continue it with --resume, or choose another "
+                "--output"
+            )
+        old = load_plan(path / "plan.yaml")
+        changed = [line for line in differences(old, plan) if not line.startswith("output:")]
+        longer = (
+            plan.federation.rounds >= old.federation.rounds and plan.local.schedule == "constant"
+        )
+        if longer:
+            changed = [line for line in changed if not line.startswith("federation.rounds:")]
+        if changed:
+            raise InputError(
+                f"output {path}: was begun with another plan, so it cannot be resumed with this one: "
+                f"{'; '.join(changed)}. Take the change back, or choose another --output"
+            )
+        self._environment = json.loads(self.folder.read("environment.json") or "{}")
+        return plan
+
+    def _settle(self) -> None:
+        """Keep plan, versions and hashes with the run; a resumed one must have the same data and base."""
+        now = environment(self.job)
+        for key in ("data", "base"):
+            if self._environment and self._environment[key] != now[key]:
+                raise InputError(
+                    f"output {self.folder.path}: {key} has changed since the run began "
+                    f"({self._environment[key]} then, {now[key]} now); put it back, or begin anew "
+                    "with another --output"
+                )
+        old: dict[str, str] = self._environment.get("versions") or now["versions"]
+        self.notes += [
+            f"{name} was {old.get(name)} when the run began and is {new} now: bits may differ"
+            for name, new in now["versions"].items()
+            if old.get(name) != new
+        ]
+        self._environment = {**now, **self._environment}
+        self.folder.write("environment.json", json.dumps(self._environment, indent=1) + "\n")
+        self.folder.write("plan.yaml", dump_plan(self.plan))
+
+    def _start(self) -> State:
+        state, troubles = self.folder.latest(self._environment["run"])
+        self.notes += troubles
+        self.folder.rewind(state.round if state else -1)
+        return state or self.job.algorithm.server.init(self.job.adapted.read())
+
+    def _deliver(self) -> None:
+        """Write the final adapter as PEFT reads it, and the base beside it where it was made here."""
+        job, path = self.job, self.folder.path
+        job.adapted.write(self.state.adapter)
+        source = job.base.source
+        if source == "made":
+            source = str(path / "base")
+            save_base(job, path / "base")
+        job.adapted.save(path / "adapter", source)
+
+
+def save_base(job: Job, folder: Path) -> None:
+    """Write a base made on the spot as a model folder, without the adapter that now sits on it."""
+    base, _ = make_base(job.plan)
+    base.model.save_pretrained(folder)  # type: ignore[operator]
+    base.tokenizer.save_pretrained(folder)
+
+
+def round_record(done: Round, seconds: float) -> Record:
+    """A round for the journal: cohort, weights, losses, bytes, failures, seconds."""
+    replied = done.metrics.values()
+    supervised = sum(m["supervised"] for m in replied)
+    train = sum(m["seconds"] for m in replied)
+    return {
+        "round": done.state.round,
+        "attempt": done.order.attempt,
+        "cohort": list(done.order.cohort),
+        "weights": dict(done.order.weights),
+        "loss": sum(m["loss"] * m["supervised"] for m in replied) / supervised,
+        "tokens": sum(m["tokens"] for m in replied),
+        "bytes_down": sum(m["bytes_down"] for m in replied),
+        "bytes_up": sum(m["bytes_up"] for m in replied),
+        "clients": done.metrics,
+        "failures": [
+            {"client": f.client, "reason": f.reason, "detail": f.detail} for f in done.failures
+        ],
+        "seconds": {"round": seconds, "train": train, "server": seconds - train},
+    }
+
+
+def loss_record(loss: Loss) -> Record:
+    """A loss for the journal; infinity and NaN, which JSON lacks, become null."""
+    values = {"loss": loss.mean, "perplexity": loss.perplexity, "tokens": loss.tokens}
+    return {k: v if v == v and abs(v) != float("inf") else None for k, v in values.items()}
+
+
+def numbers_of(record: Record, prefix: str = "") -> dict[str, float]:
+    """The record's numbers by path ("evaluation/loss"), for trackers; clients' own are left out."""
+    numbers: dict[str, float] = {}
+    for key, value in record.items():
+        if isinstance(value, dict) and key not in ("clients", "weights"):
+            numbers |= numbers_of(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and key not in ("round", "time"):
+            numbers[prefix + key] = float(value)
+    return numbers
+
+
+def environment(job: Job) -> Record:
+    """Versions, threads and hashes under which a run's bits hold."""
+    names = ("fedit", "torch", "transformers", "peft", "tokenizers", "numpy", "safetensors")
+    return {
+        "run": uuid.uuid4().hex,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": str(job.base.device),
+        "versions": {name: version(name) for name in names},
+        "data": job.corpus.hashes,
+        "base": fingerprint_of_base(job),
+        "parameters": {
+            "trained": sum(p.numel() for p in job.adapted.parameters.values()),
+            "all": sum(p.numel() for p in job.adapted.model.parameters()),
+        },
+        "clients": {client.id: client.examples for client in job.engine.clients()},
+        "command": sys.argv,
+    }
+
+
+def fingerprint_of_base(job: Job) -> str:
+    """sha256 of the parameters that no adapter trains."""
+    return fingerprint(job.adapted.model, skip=job.adapted.parameters.values())
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,162 @@
+"""Scores a run's adapter on any instruction data: loss, and answers against references."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedit.build import make_adapter, make_base
+from fedit.config import Plan
+from fedit.core.errors import InputError
+from fedit.core.examples import Example
+from fedit.core.messages import State
+from fedit.corpus import checked, read_data
+from fedit.data.sources import read_source
+from fedit.data.splits import drop_duplicates
+from fedit.evaluate.generate import generate
+from fedit.evaluate.loss import Loss, held_out_loss, overall
+from fedit.evaluate.scores import exact_match, token_f1
+from fedit.recipe import load_plan
+from fedit.report.folder import RunFolder
+from fedit.train.adapters import Adapted
+from fedit.train.model import Base
+from fedit.train.prompts import Encoder
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run's model: base, adapter as last saved, and the encoder of its prompts."""
+
+    plan: Plan
+    base: Base
+    adapted: Adapted
+    encoder: Encoder
+    state: State
+
+
+def load_run(path: Path) -> Loaded:
+    """Load the last state of a run, finished or not. Raises InputError."""
+    folder = RunFolder(path, read_only=True)
+    plan = load_plan(path / "plan.yaml")
+    known = json.loads(folder.read("environment.json") or "{}")
+    state, troubles = folder.latest(known.get("run", ""))
+    if state is None:
+        why = "; ".join(troubles) or "nothing was saved yet"
+        raise InputError(f"run folder {path}: no usable checkpoint ({why}); run it first")
+    base, encoder = make_base(plan)
+    adapted = make_adapter(plan, base)
+    adapted.write(state.adapter)
+    return Loaded(plan, base, adapted, encoder, state)
+
+
+def score(
+    path: Path,
+    data: str | None = None,
+    *,
+    limit: int | None = None,
+    predictions: Path | None = None,
+) -> dict[str, Any]:
+    """Loss per token, perplexity, exact match and token F1, overall and by group, as JSON values.
+
+    `data` is any source the plan's `data.columns` and `data.bad_rows` apply to, else the run's own
+    held-out rows; `predictions` names a JSONL file for prompt, answer and reference of every row. EM and
+    F1 are shares in [0, 1]. Raises InputError.
+    """
+    loaded = load_run(path)
+    plan = loaded.plan
+    examples, notes = _examples(plan, data)
+    examples = examples[:limit]
+    encoded = loaded.encoder.encode_all(examples)
+    if not encoded.encoded:
+        raise InputError(f"data {data!r}: no row leaves an answer within template.max_length")
+    examples = [examples[row] for row in encoded.rows]
+    groups = [example.labels.get(plan.evaluation.by, "all") for example in examples]
+    losses = held_out_loss(
+        loaded.adapted.model,
+        encoded.encoded,
+        groups,
+        batch=plan.evaluation.batch,
+        pad=loaded.encoder.pad_id,
+        device=loaded.base.device,
+    )
+    answers = answer_all(loaded, examples)
+    if predictions is not None:
+        _write(predictions, examples, answers)
+    result = _summary(examples, answers, overall(losses))
+    by = {
+        group: _summary(
+            [e for e, g in zip(examples, groups, strict=True) if g == group],
+            [a for a, g in zip(answers, groups, strict=True) if g == group],
+            losses[group],
+        )
+        for group in losses
+    }
+    notes += [f"{len(encoded.unlearnable)} rows with nothing to score left out"] * bool(
+        encoded.unlearnable
+    )
+    return {"round": loaded.state.round, **result, "by": by, "notes": notes}
+
+
+def answer_all(loaded: Loaded, examples: Sequence[Example]) -> list[str]:
+    """The model's greedy answers to the last question of each example."""
+    new, encoder = loaded.plan.evaluation.max_new_tokens, loaded.encoder
+    prompts = [encoder.prompt_ids(example.turns[:-1], new) for example in examples]
+    generated = generate(
+        loaded.adapted.model,
+        prompts,
+        max_new_tokens=new,
+        stop_ids=encoder.stop_ids,
+        pad_id=encoder.pad_id,
+        batch_size=loaded.plan.evaluation.batch,
+        device=loaded.base.device,
+    )
+    return [encoder.decode(ids) for ids in generated]
+
+
+def _examples(plan: Plan, data: str | None) -> tuple[list[Example], list[str]]:
+    if data is None:
+        corpus = read_data(plan)
+        if not corpus.test:
+            raise InputError(
+                "the run has no held-out rows (data.test, data.holdout): give --data FILE"
+            )
+        return corpus.test, []
+    source = read_source(data, mapping=plan.data.columns, split=plan.data.test_split)
+    notes = checked(source, plan.data.bad_rows)
+    distinct = drop_duplicates([], source.examples)
+    if distinct.repeated_in_test:
+        notes.append(f"dropped {distinct.repeated_in_test} repeated rows")
+    return distinct.test, notes
+
+
+def _summary(examples: Sequence[Example], answers: Sequence[str], loss: Loss) -> dict[str, Any]:
+    pairs = [(answer, example.answer) for answer, example in zip(answers, examples, strict=True)]
+    return {
+        "rows": len(pairs),
+        "tokens": loss.tokens,
+        "loss": loss.mean,
+        "perplexity": loss.perplexity,
+        "exact_match": sum(exact_match(*pair) for pair in pairs) / len(pairs),
+        "token_f1": sum(token_f1(*pair) for pair in pairs) / len(pairs),
+    }
+
+
+def _write(path: Path, examples: Sequence[Example], answers: Sequence[str]) -> None:
+    lines = [
+        json.dumps(
+            {
+                "where": example.where,
+                "question": example.turns[-2].text,
+                "context": example.turns[-2].context,
+                "answer": answer,
+                "reference": example.answer,
+            },
+            ensure_ascii=False,
+        )
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+    try:
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--predictions {path}: cannot be written ({error.strerror})") from None

@@ -1,0 +1,166 @@
+"""Adapters on a base model, and the one mapping between an adapter and a tree of named tensors."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import (
+    IA3Config,
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
+from safetensors.torch import save_file
+from torch import nn
+
+from fedit.config import IA3, Adapter, Lora, Plain
+from fedit.core.errors import BrokenInvariant, InputError
+from fedit.core.seeds import stream
+from fedit.core.tree import Tree, spec
+
+_PEFT_NAME = ".default"
+
+
+class AdapterError(BrokenInvariant):
+    """A tree does not fit the adapter, or something outside the adapter has changed."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A base with its adapter: `parameters` are the adapter's, by the names that travel."""
+
+    model: nn.Module
+    parameters: dict[str, nn.Parameter]
+
+    def read(self) -> Tree:
+        """A copy of the adapter in fp32 on the CPU."""
+        return {
+            n: p.detach().to("cpu", torch.float32, copy=True) for n, p in self.parameters.items()
+        }
+
+    def write(self, tree: Tree) -> None:
+        """Set the whole adapter and prove that every tensor arrived. Raises AdapterError."""
+        mine = {name: tuple(p.shape) for name, p in self.parameters.items()}
+        given = {name: shape for name, (shape, _) in spec(tree).items()}
+        if mine != given:
+            differs = sorted(mine.items() ^ given.items())
+            raise AdapterError(
+                f"adapter: {len(differs)} names or shapes differ from the model's, first {differs[0]}; "
+                "was it made for another base or another plan?"
+            )
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(tree[name])
+                if not torch.equal(parameter.cpu(), tree[name].to("cpu", parameter.dtype)):
+                    raise AdapterError(f"adapter: {name} does not hold what was written to it")
+
+    def watch_base(self) -> dict[str, tuple[int, int]]:
+        """Address and mutation count of every base parameter: equal before and after means untouched."""
+        mine = {id(p) for p in self.parameters.values()}
+        return {
+            name: (p.data_ptr(), p._version)
+            for name, p in self.model.named_parameters()
+            if id(p) not in mine
+        }
+
+    def save(self, folder: Path, base: str) -> None:
+        """Write the adapter as `folder`: PEFT's own format where PEFT has the kind.
+
+        BitFit and full tuning have none: their tensors go to `adapter.safetensors` under the base model's
+        own parameter names.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(self.model, PeftModel):
+            self.model.peft_config["default"].base_model_name_or_path = base
+            with (
+                warnings.catch_warnings()
+            ):  # PEFT looks the base up on the hub to compare vocabularies
+                warnings.filterwarnings("ignore", message="Could not find a config file")
+                self.model.save_pretrained(str(folder), save_embedding_layers=False)
+            (folder / "README.md").unlink(missing_ok=True)
+        else:
+            save_file(self.read(), folder / "adapter.safetensors")
+
+
+def attach(model: nn.Module, plan: Adapter, seed: int) -> Adapted:
+    """Freeze the base and put the planned adapter on it, initialised from the run's seed.
+
+    Raises InputError where the base cannot carry the adapter, naming what to use instead.
+    """
+    model.requires_grad_(False)
+    if isinstance(plan, Plain):
+        return Adapted(model, _base_parameters(model, plan.kind))
+    config = _peft_config(model, plan)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")
+        torch.manual_seed(stream(seed, "adapter"))
+        try:
+            adapted = get_peft_model(model, config)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"adapter.kind {plan.kind}: this base cannot carry it ({error}); linear layers here: "
+                f"{', '.join(linear_names(model))}"
+            ) from None
+    named = {n: p for n, p in adapted.named_parameters() if p.requires_grad}
+    for parameter in named.values():
+        parameter.data = parameter.data.float()
+    return Adapted(adapted, {name.replace(_PEFT_NAME, ""): p for name, p in named.items()})
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Last parts of the names of the linear layers: what `adapter.targets` may list."""
+    return sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        }
+    )
+
+
+def _base_parameters(model: nn.Module, kind: str) -> dict[str, nn.Parameter]:
+    chosen = {n: p for n, p in model.named_parameters() if kind == "full" or n.endswith("bias")}
+    if not chosen:
+        raise InputError(
+            f"adapter.kind bitfit: {type(model).__name__} has no bias to train; use lora or ia3"
+        )
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    return chosen
+
+
+def _peft_config(model: nn.Module, plan: Adapter) -> PeftConfig:
+    common: dict[str, Any] = {"task_type": "CAUSAL_LM"}
+    if isinstance(plan, Lora):
+        targets = plan.targets if isinstance(plan.targets, str) else _known(model, plan.targets)
+        return LoraConfig(
+            r=plan.rank,
+            lora_alpha=plan.alpha,  # PEFT says int; it takes and saves a float
+            lora_dropout=plan.dropout,
+            target_modules=targets,
+            use_rslora=plan.rslora,
+            use_dora=plan.dora,
+            **common,
+        )
+    if isinstance(plan, IA3):
+        scaled = plan.targets and _known(model, [*plan.targets, *(plan.feedforward or [])])
+        return IA3Config(target_modules=scaled, feedforward_modules=plan.feedforward, **common)
+    if plan.kind == "prefix":
+        return PrefixTuningConfig(num_virtual_tokens=plan.tokens, **common)
+    assert plan.kind == "prompt"
+    return PromptTuningConfig(num_virtual_tokens=plan.tokens, **common)
+
+
+def _known(model: nn.Module, targets: list[str]) -> list[str]:
+    known = linear_names(model)
+    for target in targets:
+        if target not in known:
+            raise InputError(
+                f"adapter.targets: no linear layer is called {target!r}; here are {', '.join(known)}"
+            )
+    return targets

@@ -1,0 +1,62 @@
+"""From encoded examples to padded batches, and the loss of every supervised token."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedit.train.prompts import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`ids` and `attention` (rows × length, int64) and `learn` (bool): which positions are supervised."""
+
+    ids: Tensor
+    attention: Tensor
+    learn: Tensor
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that are predicted and counted; the first of a row never is."""
+        return int(self.learn[:, 1:].sum())
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, padding not counted."""
+        return int(self.attention.sum())
+
+
+def collate(rows: Sequence[Encoded], pad: int) -> Batch:
+    """Pad on the right to the longest row; labels come from the mask, so `pad` may be any token."""
+    shape = (len(rows), max(len(row.ids) for row in rows))
+    ids = np.full(shape, pad, dtype=np.int64)
+    attention, learn = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
+    for i, row in enumerate(rows):
+        n = len(row.ids)
+        ids[i, :n], attention[i, :n], learn[i, :n] = row.ids, 1, row.learn
+    return Batch(torch.from_numpy(ids), torch.from_numpy(attention), torch.from_numpy(learn))
+
+
+def token_losses(model: nn.Module, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cross entropy in nats of each supervised token (fp32) and the row it stands in.
+
+    Logits are counted from the end: a model with virtual tokens puts more of them in front.
+    """
+    ids, learn = batch.ids.to(device), batch.learn.to(device)[:, 1:]
+    output = model(input_ids=ids, attention_mask=batch.attention.to(device), use_cache=False)
+    logits = output.logits[:, -ids.shape[1] :][:, :-1][learn]
+    losses = nn.functional.cross_entropy(logits.float(), ids[:, 1:][learn], reduction="none")
+    return losses, learn.nonzero()[:, 0]
+
+
+def shuffled(
+    rows: Sequence[Encoded], size: int, rng: np.random.Generator
+) -> Iterator[list[Encoded]]:
+    """Batches of one epoch after another, for ever, each epoch in a new order; its last may be smaller."""
+    while True:
+        order = rng.permutation(len(rows))
+        for first in range(0, len(rows), size):
+            yield [rows[i] for i in order[first : first + size]]

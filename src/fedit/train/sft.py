@@ -1,0 +1,150 @@
+"""Supervised fine-tuning of one client for one round: the only training loop there is."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from fedit.config import Local
+from fedit.core.errors import FeditError
+from fedit.core.messages import Order, Payload
+from fedit.core.seats import Fit, Pull
+from fedit.core.seeds import generator, stream
+from fedit.core.tree import Tree
+from fedit.train.adapters import Adapted, AdapterError
+from fedit.train.batches import collate, shuffled, token_losses
+from fedit.train.prompts import Encoded
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """A Trainer over the clients' encoded examples, all with one base model in memory.
+
+    `rounds` is the length of the federation, over which lr schedules run.
+    """
+
+    adapted: Adapted
+    examples: Mapping[str, Sequence[Encoded]]
+    plan: Local
+    rounds: int
+    pad: int
+    device: torch.device
+
+    def fit(
+        self, client: str, order: Order, start: Tree, pull: Pull | None, memory: Payload
+    ) -> Fit:
+        """Train `order.trains` from `start`; `memory` is the optimizer's state from an earlier round."""
+        rows = self.examples.get(client, ())
+        if not rows:
+            raise FeditError(f"client {client} has no example to learn from")
+        began = time.perf_counter()
+        self.adapted.write(start)
+        before = self.adapted.watch_base()
+        named = {n: p for n, p in self.adapted.parameters.items() if n in order.trains}
+        for name, parameter in self.adapted.parameters.items():
+            parameter.requires_grad_(name in named)
+        optimizer = make_optimizer(self.plan, list(named.values()))
+        _remember(optimizer, named, memory)
+
+        names = ("fit", order.round, order.attempt, client)
+        per_epoch = math.ceil(len(rows) / self.plan.batch)
+        steps = self.plan.steps or per_epoch * (self.plan.epochs or 1)
+        batches = shuffled(rows, self.plan.batch, generator(order.seed, *names, "order"))
+        loss_sum, supervised, tokens = 0.0, 0, 0
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.adapted.model.train()
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(stream(order.seed, *names, "dropout"))
+            for step, batch in enumerate(islice(batches, steps)):
+                rate = lr_at(self.plan, order.round + step / steps, 1 / steps, self.rounds)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                loss, learned, seen = self._step(optimizer, named, batch, pull)
+                loss_sum, supervised, tokens = loss_sum + loss, supervised + learned, tokens + seen
+        if self.adapted.watch_base() != before:
+            raise AdapterError("the base model was written to while an adapter trained")
+        fitted = self.adapted.read()
+        kept = _memory(optimizer, named) if self.plan.keep_optimizer else {}
+        metrics = {
+            "loss": loss_sum / supervised,
+            "supervised": float(supervised),
+            "tokens": float(tokens),
+            "steps": float(steps),
+            "seconds": time.perf_counter() - began,
+        }
+        return Fit(fitted, kept, metrics)
+
+    def _step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        named: Mapping[str, torch.nn.Parameter],
+        rows: list[Encoded],
+        pull: Pull | None,
+    ) -> tuple[float, int, int]:
+        """One optimizer step: the mean over the batch's supervised tokens, whatever the micro-batches."""
+        size = self.plan.micro_batch or len(rows)
+        parts = [collate(rows[i : i + size], self.pad) for i in range(0, len(rows), size)]
+        supervised, total = sum(part.supervised for part in parts), 0.0
+        optimizer.zero_grad()
+        for part in parts:
+            losses, _ = token_losses(self.adapted.model, part, self.device)
+            loss = losses.sum()
+            (loss / supervised).backward()
+            total += float(loss.detach())
+        if pull is not None:
+            now = {n: p.detach().to("cpu", torch.float32, copy=True) for n, p in named.items()}
+            for name, extra in pull(now).items():
+                gradient = named[name].grad
+                if gradient is not None:
+                    gradient.add_(extra.to(gradient))
+        if self.plan.clip is not None:
+            torch.nn.utils.clip_grad_norm_(list(named.values()), self.plan.clip)
+        optimizer.step()
+        return total, supervised, sum(part.tokens for part in parts)
+
+
+def make_optimizer(plan: Local, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW (arXiv 1711.05101) or SGD with the plan's settings."""
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
+        )
+    return torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay)
+
+
+def lr_at(plan: Local, at: float, stride: float, rounds: int) -> float:
+    """Learning rate at position `at` (in rounds, 0 ≤ at < rounds) of the federation's schedule.
+
+    Warm-up is linear over `plan.warmup` rounds and reaches the full rate at its last step, `stride`
+    rounds long; linear and cosine decay fall to 0 at the end of the last round.
+    """
+    if at < plan.warmup:
+        return plan.lr * min(1.0, (at + stride) / plan.warmup)
+    done = (at - plan.warmup) / (rounds - plan.warmup)
+    if plan.schedule == "linear":
+        return plan.lr * (1 - done)
+    if plan.schedule == "cosine":
+        return plan.lr * 0.5 * (1 + math.cos(math.pi * done))
+    return plan.lr
+
+
+def _memory(optimizer: torch.optim.Optimizer, named: Mapping[str, torch.nn.Parameter]) -> Payload:
+    memory: Payload = {}
+    for name, parameter in named.items():
+        for key, value in optimizer.state[parameter].items():
+            if isinstance(value, torch.Tensor):
+                memory.setdefault(key, {})[name] = value.detach().to("cpu", copy=True)
+    return memory
+
+
+def _remember(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, torch.nn.Parameter], memory: Payload
+) -> None:
+    for key, tree in memory.items():
+        for name, value in tree.items():
+            if name in named:
+                place = "cpu" if key == "step" else named[name].device
+                optimizer.state[named[name]][key] = value.to(place, copy=True)

@@ -1,0 +1,93 @@
+"""A federation small enough to work out by hand: every client pulls the adapter to its own target."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from fedit.core.client import answer
+from fedit.core.messages import Client, Order, Payload
+from fedit.core.rounds import Policy, Round, rounds
+from fedit.core.seats import Algorithm, Fit, Pull
+from fedit.core.seeds import stream
+from fedit.core.tree import Tree
+from fedit.engines.homes import Homes
+from fedit.engines.inprocess import InProcess, through_bytes
+from fedit.selection.samplers import Uniform
+from fedit.selection.weights import Renormalised, by_examples
+
+SHAPES = {"layer.lora_A": (2, 5), "layer.lora_B": (3, 2)}
+STEPS, RATE, NOISE = 4, 0.1, 0.05
+
+
+def tree(seed: int) -> Tree:
+    """A random adapter."""
+    rng = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=rng) for name, shape in SHAPES.items()}
+
+
+@dataclass
+class ToyTrainer:
+    """SGD with momentum on ½‖w − target_k‖² with seeded noise: a Trainer without a model."""
+
+    targets: Mapping[str, Tree]
+    keep: bool = False
+    fitted: list[tuple[str, int]] = field(default_factory=list)
+
+    def fit(
+        self, client: str, order: Order, start: Tree, pull: Pull | None, memory: Payload
+    ) -> Fit:
+        self.fitted.append((client, order.round))
+        rng = torch.Generator().manual_seed(stream(order.seed, order.round, order.attempt, client))
+        now = {name: value.clone() for name, value in start.items()}
+        speed = {n: memory.get("speed", {}).get(n, torch.zeros_like(now[n])) for n in order.trains}
+        for _ in range(STEPS):
+            extra = pull({name: now[name].clone() for name in order.trains}) if pull else {}
+            for name in sorted(order.trains):
+                slope = now[name] - self.targets[client][name]
+                slope = slope + NOISE * torch.randn(slope.shape, generator=rng)
+                slope = slope + extra.get(name, torch.zeros_like(slope))
+                speed[name] = 0.5 * speed[name] + slope
+                now[name] = now[name] - RATE * speed[name]
+        loss = sum(float((now[n] - t).square().sum()) for n, t in self.targets[client].items())
+        return Fit(now, {"speed": speed} if self.keep else {}, {"loss": loss})
+
+
+@dataclass
+class Toy:
+    """A toy population with its trainer; `engine` wires it to an algorithm."""
+
+    folder: Path
+    clients: int = 6
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        self.population = [Client(f"c{i}", 10 + 7 * i, 100 + i) for i in range(self.clients)]
+        self.trainer = ToyTrainer({c.id: tree(100 + i) for i, c in enumerate(self.population)})
+        self.trainer.keep = self.keep
+
+    def engine(self, algorithm: Algorithm, kind: str = "inprocess", place: str = "homes"):
+        reply = partial(answer, trainer=self.trainer, algorithm=algorithm)
+        reply = through_bytes(reply) if kind == "loopback" else reply
+        return InProcess(reply, self.population, Homes(self.folder / place))
+
+    def run(self, algorithm: Algorithm, kind: str = "inprocess", *, until: int = 5, **options):
+        """All rounds of a run from the usual start."""
+        engine = options.pop("engine", None) or self.engine(
+            algorithm, kind, options.pop("place", kind)
+        )
+        start = options.pop("state", None) or algorithm.server.init(tree(1))
+        policy = options.pop("policy", None) or toy_policy()
+        seed = options.pop("seed", 0)
+        assert not options
+        return list(rounds(start, algorithm, engine, policy, seed=seed, until=until))
+
+
+def toy_policy(cohort: int | float = 3, **options) -> Policy:
+    return Policy(Uniform(cohort), Renormalised(by_examples), **options)
+
+
+def last(done: list[Round]) -> Tree:
+    return done[-1].state.adapter
