@@ -6,19 +6,19 @@ if TYPE_CHECKING:
     from fedit.config import Plan
     from fedit.core.errors import FeditError, InputError
     from fedit.recipe import load_plan, make_plan
-    from fedit.run import Finished, Run, run
+    from fedit.runner import Finished, Run, run
 
 __all__ = ["FeditError", "Finished", "InputError", "Plan", "Run", "load_plan", "make_plan", "run"]
 
 _HOMES = {
     "FeditError": "fedit.core.errors",
-    "Finished": "fedit.run",
+    "Finished": "fedit.runner",
     "InputError": "fedit.core.errors",
     "Plan": "fedit.config",
-    "Run": "fedit.run",
+    "Run": "fedit.runner",
     "load_plan": "fedit.recipe",
     "make_plan": "fedit.recipe",
-    "run": "fedit.run",
+    "run": "fedit.runner",
 }
 
 

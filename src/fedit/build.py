@@ -12,14 +12,10 @@ from fedit.algorithms.fedprox import fedprox
 from fedit.config import Plan
 from fedit.core.client import answer
 from fedit.core.errors import InputError
-from fedit.core.examples import Example
 from fedit.core.messages import Client
 from fedit.core.rounds import Policy
 from fedit.core.seats import Algorithm, Engine, Select
-from fedit.core.seeds import generator, stream
-from fedit.corpus import Corpus, Held, cut_notes, held_rows, read_data, share_out
-from fedit.data import partition
-from fedit.data.columns import labels
+from fedit.corpus import Corpus, Held, cut_notes, divide, held_rows, read_data, share_out
 from fedit.data.partition import Parts
 from fedit.data.sample import sample
 from fedit.engines.homes import Homes
@@ -49,31 +45,6 @@ class Job:
     test: Held
     validation: Held
     notes: list[str]
-
-
-def divide(plan: Plan, examples: list[Example]) -> Parts:
-    """Give every example to exactly one client, as plan.partition says. Raises InputError."""
-    how, rng = plan.partition, generator(plan.seed, "partition")
-    if isinstance(how, config.Key):
-        parts = partition.by_key(labels_of(plan, examples, how.column))
-        return partition.without_small(parts, how.minimum, how.small)
-    if isinstance(how, config.Dirichlet):
-        found = labels_of(plan, examples, how.column)
-        parts = partition.dirichlet(found, how.clients, how.alpha, rng)
-    elif isinstance(how, config.Shards):
-        found = labels_of(plan, examples, how.column)
-        parts = partition.shards(found, how.clients, how.shards, rng)
-    elif isinstance(how, config.Sizes):
-        parts = partition.sizes(len(examples), how.clients, how.alpha, rng)
-    else:
-        parts = partition.iid(len(examples), how.clients, rng)
-    return partition.at_least(parts, how.minimum, rng)
-
-
-def labels_of(plan: Plan, examples: list[Example], column: str) -> list[str]:
-    """Each example's value in a column, or in a derived one such as @length."""
-    bins = getattr(plan.partition, "bins", 8)
-    return labels(examples, column, bins=bins, seed=stream(plan.seed, "labels") % 2**32)
 
 
 def make_template(plan: config.Template, base: Base) -> Template:

@@ -61,7 +61,7 @@ def run(
 
 def _run(plan: "Plan", resume: bool, quiet: bool, as_json: bool) -> None:
     from fedit.progress import Watched, display
-    from fedit.run import Run
+    from fedit.runner import Run
 
     shown = display(quiet=quiet, as_json=as_json)
     with Run(plan, resume=resume) as opened, shown:
@@ -170,10 +170,14 @@ def _arithmetic(plan: "Plan") -> str:
 
 def _calm_libraries() -> None:
     """Keep what libraries say of themselves off the screen; their errors still come through."""
+    for name in (
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS",
+        "TQDM_DISABLE",
+    ):
+        os.environ.setdefault(name, "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 

@@ -4,10 +4,13 @@ Names stay words here; `fedit.build` turns them into objects. Nothing is loaded 
 """
 
 import difflib
+import json
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+
+from fedit.core.amounts import part_of
 
 
 def _amount(value: Any) -> Any:
@@ -21,8 +24,15 @@ Amount = Annotated[int | float, PlainValidator(_amount)]
 """A count (an integer ≥ 1) or a share (a number with a point, in (0, 1]); 1 is one, 1.0 is all."""
 
 
+def _targets(value: Any) -> Any:
+    named = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
+    if value == "all-linear" or named:
+        return value
+    raise ValueError("must be all-linear or a list of module names, e.g. [q_proj, v_proj]")
+
+
 class Section(BaseModel):
-    """A part of the plan: frozen, no unknown keys, finite numbers."""
+    """A part of the plan: frozen, no unknown keys, finite numbers, and true is not 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -30,12 +40,14 @@ class Section(BaseModel):
     @classmethod
     def _known_keys(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            for key in value:
+            for key, said in value.items():
                 if key not in cls.model_fields:
                     close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
                     hint = f"did you mean {close[0]!r}?" if close else "remove it;"
                     known = ", ".join(cls.model_fields)
                     raise ValueError(f"unknown key {key!r}: {hint} known here: {known}")
+                if isinstance(said, bool) and cls.model_fields[key].annotation is not bool:
+                    raise ValueError(f"{key} takes no true or false (got {said})")
         return value
 
 
@@ -73,6 +85,12 @@ class Model(Section):
             raise ValueError("config needs model_type, e.g. model_type: llama")
         if self.quantise and self.config is not None:
             raise ValueError("quantise needs saved weights: give base, or drop quantise")
+        try:
+            plain = json.loads(json.dumps(self.config, allow_nan=False)) == self.config
+        except (TypeError, ValueError, RecursionError):
+            plain = False
+        if not plain:
+            raise ValueError("config must hold plain JSON values only: texts, numbers, lists, maps")
         return self
 
 
@@ -81,9 +99,9 @@ class Lora(Section):
 
     kind: Literal["lora"] = "lora"
     rank: int = Field(8, ge=1)
-    alpha: float = Field(16, gt=0)
+    alpha: float = Field(16.0, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | list[str] = "all-linear"
+    targets: Annotated[Literal["all-linear"] | list[str], BeforeValidator(_targets)] = "all-linear"
     rslora: bool = False
     dora: bool = False
 
@@ -244,7 +262,9 @@ class Federation(Section):
     def _reachable(self) -> "Federation":
         counts = isinstance(self.minimum, int) and isinstance(self.cohort, int)
         if counts and self.minimum > self.cohort:
-            raise ValueError(f"minimum {self.minimum} is more than cohort {self.cohort}")
+            raise ValueError(
+                f"minimum {self.minimum} is more than cohort {self.cohort}: lower it, or give a share"
+            )
         return self
 
 
@@ -329,8 +349,8 @@ class Plan(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Plan":
-        for trouble in self._troubles():
-            raise ValueError(trouble)
+        if troubles := self._troubles():
+            raise ValueError("; ".join(troubles))
         return self
 
     def _troubles(self) -> list[str]:
@@ -339,8 +359,16 @@ class Plan(Section):
         troubles = []
         if clients is not None and isinstance(fed.cohort, int) and fed.cohort > clients:
             troubles.append(
-                f"federation.cohort {fed.cohort} is more than partition.clients {clients}"
+                f"federation.cohort {fed.cohort} is more than partition.clients {clients}: lower it, "
+                "or give a share such as 0.5"
             )
+        if clients is not None and isinstance(fed.minimum, int) and isinstance(fed.cohort, float):
+            cohort = part_of(fed.cohort, clients)
+            if fed.minimum > cohort:
+                troubles.append(
+                    f"federation.minimum {fed.minimum} is more than the {cohort} clients that "
+                    f"federation.cohort {fed.cohort} asks: lower it, or give a share such as 0.5"
+                )
         if self.local.warmup >= fed.rounds:
             troubles.append(
                 f"local.warmup {self.local.warmup} must be less than federation.rounds {fed.rounds}"

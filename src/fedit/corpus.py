@@ -1,16 +1,22 @@
-"""A run's examples: read, checked, de-duplicated, held out, encoded, and shared out to clients."""
+"""A run's examples: read, checked, de-duplicated, held out, and shared out to clients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from fedit import config
 from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.examples import Example
-from fedit.core.seeds import generator
+from fedit.core.seeds import generator, stream
+from fedit.data import partition
+from fedit.data.columns import labels
 from fedit.data.partition import Parts
 from fedit.data.sources import Source, read_source
 from fedit.data.splits import drop_duplicates, holdout
-from fedit.train.prompts import Encoded, EncodedSet
+
+if TYPE_CHECKING:  # only to name types: sharing data out needs no tokenizer
+    from fedit.train.prompts import Encoded, EncodedSet
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Corpus:
 class Held:
     """Encoded examples to score, each with its group."""
 
-    rows: list[Encoded]
+    rows: list["Encoded"]
     groups: list[str]
 
 
@@ -78,17 +84,42 @@ def checked(source: Source, bad_rows: str) -> list[str]:
     return [f"dropped {len(source.bad)} bad rows:\n{listing}"]
 
 
-def held_rows(encoded: EncodedSet, examples: Sequence[Example], by: str) -> Held:
+def divide(plan: Plan, examples: list[Example]) -> Parts:
+    """Give every example to exactly one client, as plan.partition says. Raises InputError."""
+    how, rng = plan.partition, generator(plan.seed, "partition")
+    if isinstance(how, config.Key):
+        parts = partition.by_key(labels_of(plan, examples, how.column))
+        return partition.without_small(parts, how.minimum, how.small)
+    if isinstance(how, config.Dirichlet):
+        found = labels_of(plan, examples, how.column)
+        parts = partition.dirichlet(found, how.clients, how.alpha, rng)
+    elif isinstance(how, config.Shards):
+        found = labels_of(plan, examples, how.column)
+        parts = partition.shards(found, how.clients, how.shards, rng)
+    elif isinstance(how, config.Sizes):
+        parts = partition.sizes(len(examples), how.clients, how.alpha, rng)
+    else:
+        parts = partition.iid(len(examples), how.clients, rng)
+    return partition.at_least(parts, how.minimum, rng)
+
+
+def labels_of(plan: Plan, examples: list[Example], column: str) -> list[str]:
+    """Each example's value in a column, or in a derived one such as @length."""
+    bins = getattr(plan.partition, "bins", 8)
+    return labels(examples, column, bins=bins, seed=stream(plan.seed, "labels") % 2**32)
+
+
+def held_rows(encoded: "EncodedSet", examples: Sequence[Example], by: str) -> Held:
     """Encoded rows with their label in column `by`; "all" where a row has none."""
     groups = [examples[row].labels.get(by, "all") for row in encoded.rows]
     return Held(encoded.encoded, groups)
 
 
 def share_out(
-    plan: Plan, parts: Parts, by_row: dict[int, Encoded]
-) -> tuple[dict[str, list[Encoded]], Held]:
+    plan: Plan, parts: Parts, by_row: dict[int, "Encoded"]
+) -> tuple[dict[str, list["Encoded"]], Held]:
     """Each client's rows for training, and the share of them it keeps for validation."""
-    train, held = dict[str, list[Encoded]](), Held([], [])
+    train, held = dict[str, list["Encoded"]](), Held([], [])
     for client, rows in parts.rows.items():
         mine = [by_row[row] for row in rows if row in by_row]
         count = int(len(mine) * plan.partition.validation)
@@ -106,7 +137,7 @@ def share_out(
     return train, held
 
 
-def cut_notes(what: str, encoded: EncodedSet) -> list[str]:
+def cut_notes(what: str, encoded: "EncodedSet") -> list[str]:
     """What encoding had to cut or leave out, a line each."""
     notes = []
     if encoded.prompts_cut:

@@ -19,8 +19,8 @@ def export(path: Path, target: Path) -> None:
     A quantised base is loaded unquantised for it. Raises InputError for virtual tokens, which are no
     weights of the base, and for a target that is not empty.
     """
-    if target.exists() and any(target.iterdir()):
-        raise InputError(f"export {target}: is not empty; name a new folder")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"export {target}: is not an empty folder; name a new one")
     loaded = load_run(path)
     plan, model = loaded.plan, loaded.adapted.model
     if isinstance(plan.adapter, Virtual):
@@ -56,7 +56,8 @@ def model_card(plan: Plan, folder: RunFolder, source: str) -> str:
     trained = known.get("parameters", {})
     base = source if source != "made" else "random weights, made from the plan's model.config"
     header = ["---", "library_name: transformers", "tags: [federated-learning, instruction-tuning]"]
-    header += [f"base_model: {source}"] if plan.model.base and "/" in source[1:] else []
+    on_hub = plan.model.base and not Path(source).exists()
+    header += [f"base_model: {source}"] if on_hub else []
     facts = [
         ("Base", base),
         ("Method", f"{plan.algorithm.name}, {plan.adapter.kind} adapter"),

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedit.build import divide, labels_of
 from fedit.config import Labelled, Plan
 from fedit.core.examples import Example
-from fedit.corpus import read_data
+from fedit.corpus import divide, labels_of, read_data
 from fedit.data.partition import Parts
 from fedit.data.skew import Skew, skew
 from fedit.report.figures import partition_figure, save

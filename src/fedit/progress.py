@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fedit.core.messages import Client, Order, Reply, Update
 from fedit.core.seats import Engine
-from fedit.run import Finished, Run
+from fedit.runner import Finished, Run
 
 
 class Display(Protocol):

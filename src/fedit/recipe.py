@@ -1,14 +1,19 @@
 """From YAML and key=value words to a Plan, and back; every refusal names key, value, reason and remedy."""
 
+import difflib
+import glob
 import io
+import os
 import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fedit.config import Plan
 from fedit.core.errors import InputError
@@ -28,7 +33,7 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
             f"recipe {path}: cannot be read ({error}); give the path of a YAML file"
         ) from None
     tree = _parse(text, f"recipe {path}")
-    tree.setdefault("name", re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_") or "run")
+    tree.setdefault("name", _slug(path.stem))
     for word in overrides:
         _override(tree, word)
     _anchor_paths(tree, path.parent)
@@ -40,7 +45,7 @@ def make_plan(tree: dict[str, Any], source: str = "plan") -> Plan:
     try:
         return Plan.model_validate(tree)
     except ValidationError as error:
-        faults = [_fault(e["loc"], e["msg"], e["input"]) for e in error.errors()]
+        faults = map(_fault, error.errors())
         raise InputError("\n".join(f"{source}: {fault}" for fault in faults)) from None
 
 
@@ -60,15 +65,12 @@ def differences(old: Plan, new: Plan) -> list[str]:
     return [
         f"{key}: {left.get(key)!r} → {right.get(key)!r}"
         for key in keys
-        if left.get(key) != right.get(key)
+        if repr(left.get(key)) != repr(right.get(key))  # 1 is one client, 1.0 is all
     ]
 
 
 def _parse(text: str, source: str) -> dict[str, Any]:
-    try:
-        tree = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError) as error:
-        raise InputError(f"{source}: not valid YAML: {error}") from None
+    tree = _yaml(text, source)
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -76,6 +78,23 @@ def _parse(text: str, source: str) -> dict[str, Any]:
             f"{source}: must hold keys such as model: and data:, got {type(tree).__name__}"
         )
     return tree
+
+
+def _yaml(text: str, source: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise InputError(f"{source}: not valid YAML: {error.problem}{place}") from None
+    except (YAMLError, ValueError) as error:
+        raise InputError(f"{source}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{source}: not valid YAML: nested too deeply") from None
+
+
+def _slug(stem: str) -> str:
+    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:64] or "run"
 
 
 def _override(tree: dict[str, Any], word: str) -> None:
@@ -93,10 +112,7 @@ def _override(tree: dict[str, Any], word: str) -> None:
             )
         tree[parent] = below = {} if below is None else dict(below)
         tree = below
-    try:
-        tree[last] = YAML(typ="safe", pure=True).load(value)
-    except (YAMLError, ValueError) as error:
-        raise InputError(f"override {word!r}: the value is not valid YAML: {error}") from None
+    tree[last] = _yaml(value, f"override {word!r}")
 
 
 _ONE_WORD = {"adapter": "kind", "partition": "by"}
@@ -108,45 +124,63 @@ def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
     for section, key in _PATH_KEYS:
         part = tree.get(section)
         value = part.get(key) if isinstance(part, dict) else None
-        if isinstance(part, dict) and isinstance(value, str) and value != "sample":
+        if (
+            isinstance(part, dict)
+            and isinstance(value, str)
+            and value.strip() not in ("", "sample")
+        ):
             part[key] = _anchored(value, folder)
 
 
 def _anchored(value: str, folder: Path) -> str:
-    for start in (Path(), folder):
-        found = (start / value).expanduser()
-        if found.exists() or ("*" in value and any(found.parent.glob(found.name))):
-            return str(found.absolute())
+    for start in ("", folder):
+        found = os.path.join(start, os.path.expanduser(value))
+        if os.path.exists(found) or (glob.has_magic(value) and _matches(found)):
+            return os.path.abspath(found)
     return value
 
 
-def _fault(loc: tuple[int | str, ...], message: str, value: Any) -> str:
-    key = ".".join(str(part) for part in loc if part not in _TAGS)
-    message = message.removeprefix("Value error, ")
-    shown = "" if isinstance(value, dict) else f" (got {value!r})"
-    return f"{key}: {message}{shown}" if key else message + shown
+def _matches(pattern: str) -> bool:
+    try:
+        return next(glob.iglob(pattern, recursive=True), None) is not None
+    except (OSError, ValueError):
+        return False
 
 
-_TAGS = {
-    "lora",
-    "ia3",
-    "prefix",
-    "prompt",
-    "bitfit",
-    "full",
-    "iid",
-    "dirichlet",
-    "shards",
-    "key",
-    "sizes",
-}
-_TAGS |= {"fedavg", "fedprox"}
+def _fault(error: ErrorDetails) -> str:
+    """One fault of a plan in a line: key, reason, value."""
+    path = [str(part) for part in error["loc"]]
+    if path[0:1] and path[0] in _UNIONS:
+        del path[1:2]  # pydantic's name for the member of the union, not a key
+    key, kind, value = ".".join(path), error["type"], error["input"]
+    message, context = error["msg"].removeprefix("Value error, "), error.get("ctx", {})
+    if kind == "missing":
+        return f"{key}: is required, and not given"
+    if kind == "union_tag_invalid":
+        key, value = f"{key}.{context['discriminator'].strip(chr(39))}", context["tag"]
+        known = context["expected_tags"].replace("'", "")
+        close = difflib.get_close_matches(value, known.split(", "), n=1)
+        message = (f"did you mean {close[0]!r}? " if close else "") + f"known here: {known}"
+    elif kind in ("model_type", "model_attributes_type"):
+        message = "must be a section of its own keys"
+    elif kind == "value_error" and isinstance(value, dict):
+        return (
+            f"{key}: {message}" if key else message
+        )  # about the whole section: it says what it needs
+    return f"{key}: {message} (got {_SHORT.repr(value)})"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+
+_UNIONS = ("adapter", "partition", "algorithm")
+"""Sections that come in kinds."""
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value

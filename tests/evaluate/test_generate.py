@@ -1,7 +1,10 @@
 """Batched greedy generation against a plain loop of one prompt at a time."""
 
+from copy import deepcopy
+
 import pytest
 import torch
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fedit.core.errors import InputError
@@ -61,6 +64,16 @@ def test_same_as_one_by_one_in_the_order_given(model, batch_size):
     expected = [plain(model, prompt, {0}) for prompt in PROMPTS]
     assert len({tuple(answer) for answer in expected}) > 1
     assert run(model, batch_size=batch_size) == expected
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT asks transformers in its old way
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")
+@pytest.mark.parametrize("kind", [LoraConfig, PrefixTuningConfig, PromptTuningConfig])
+def test_adapters_too_give_the_same_in_batches(model, kind):
+    sizes = {} if kind is LoraConfig else {"num_virtual_tokens": 3}
+    adapted = get_peft_model(deepcopy(model), kind(task_type="CAUSAL_LM", **sizes))
+    prompts = [*PROMPTS, [4, 3, 2]]
+    assert run(adapted, prompts) == run(adapted, prompts, batch_size=1)
 
 
 def test_every_stop_id_stops_and_is_cut_off(model):

@@ -125,6 +125,12 @@ def test_special_tokens_in_the_data_are_text(family, name):
         assert squeezed(code.decode(dirty.ids[dirty.learn])) == squeezed(answer)
 
 
+def test_a_parted_name_gets_no_space_inside():
+    code = encoder("sentencepiece", "plain")
+    encoded = code.encode(Example(talk("say it", "so</s>be it")))
+    assert code.decode(encoded.ids[encoded.learn]) == "so</s>be it"
+
+
 def test_names_inside_names_are_text_too():
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(byte_level().backend_tokenizer.to_str()),

@@ -44,6 +44,12 @@ def test_alpaca_to_the_letter():
     )
 
 
+def test_alpaca_repeats_its_headings_without_the_preamble():
+    assert text(ALPACA, (ASK, REPLY, ASK, REPLY)) == text(ALPACA, (ASK, REPLY)) + (
+        "\n\n### Instruction:\nName a colour.\n\n### Response:Red</s>"
+    )
+
+
 def test_vicuna_to_the_letter():
     assert text(VICUNA, (ASK, REPLY, ASK, REPLY)) == (
         "A chat between a curious user and an artificial intelligence assistant. The assistant "

@@ -14,5 +14,5 @@ def part_of(amount: int | float, total: int, *, up: bool = False) -> int:
     """
     if isinstance(amount, int):
         return min(amount, total)
-    share = Fraction(repr(amount)) * total
+    share = Fraction(repr(float(amount))) * total
     return max(1, math.ceil(share) if up else math.floor(share + Fraction(1, 2)))

@@ -62,12 +62,12 @@ def only(tree: Mapping[str, Tensor], names: Iterable[str]) -> Tree:
 
 
 def norm(tree: Mapping[str, Tensor]) -> float:
-    """Euclidean norm over all tensors, in fp64.
+    """Euclidean norm over all tensors, in fp64, whatever the order of the names.
 
     >>> norm({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])})
     5.0
     """
-    return math.sqrt(sum(float(t.double().square().sum()) for t in tree.values()))
+    return math.sqrt(math.fsum(float(t.double().square().sum()) for t in tree.values()))
 
 
 def size(tree: Mapping[str, Tensor]) -> int:

@@ -12,17 +12,26 @@ from fedit.core.errors import FeditError
 from fedit.core.messages import Payload
 from fedit.core.tree import Tree
 
+# In the order in which safetensors lays tensors out.
 _DTYPES = {
+    torch.uint64: "U64",
+    torch.int64: "I64",
     torch.float64: "F64",
+    torch.complex64: "C64",
     torch.float32: "F32",
+    torch.uint32: "U32",
+    torch.int32: "I32",
     torch.bfloat16: "BF16",
     torch.float16: "F16",
-    torch.int64: "I64",
-    torch.int32: "I32",
+    torch.uint16: "U16",
+    torch.int16: "I16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_RANK = {dtype: rank for rank, dtype in enumerate(_DTYPES)}
 
 
 class WireError(FeditError):
@@ -31,7 +40,7 @@ class WireError(FeditError):
 
 def pack(payload: Payload, envelope: Mapping[str, Any]) -> bytes:
     """Payload and envelope (JSON values) as one block; tensors are named "role/name", a role has no "/"."""
-    block: bytes = save(_flat(payload), _metadata(payload, envelope))
+    block: bytes = save(_apart(_flat(payload)), _metadata(payload, envelope))
     return block
 
 
@@ -39,15 +48,17 @@ def unpack(block: bytes) -> tuple[Payload, dict[str, Any]]:
     """The payload and envelope of a block. Raises WireError."""
     try:
         length = int.from_bytes(block[:8], "little")
-        header = json.loads(block[8 : 8 + length])
-        known = json.loads(header["__metadata__"]["fedit"])
+        header = json.loads(block[8 : 8 + length], object_pairs_hook=_without_duplicates)
+        known = json.loads(header["__metadata__"]["fedit"], object_pairs_hook=_without_duplicates)
+        if not isinstance(known["roles"], list) or not isinstance(known["envelope"], dict):
+            raise TypeError("roles must be a list and envelope an object")
         payload: Payload = {role: {} for role in known["roles"]}
         for full, tensor in load(block).items():
             role, _, name = full.partition("/")
             payload[role][name] = tensor
         return payload, known["envelope"]
-    except (SafetensorError, ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise WireError(f"not a fedit payload: {error}") from None
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WireError(f"not a fedit payload: {type(error).__name__}: {error}") from None
 
 
 def packed_size(payload: Payload, envelope: Mapping[str, Any]) -> int:
@@ -55,7 +66,7 @@ def packed_size(payload: Payload, envelope: Mapping[str, Any]) -> int:
     header: dict[str, Any] = {"__metadata__": _metadata(payload, envelope)}
     offset = 0
     flat = _flat(payload)
-    for name, tensor in sorted(flat.items(), key=lambda item: (-item[1].element_size(), item[0])):
+    for name, tensor in sorted(flat.items(), key=lambda item: (_RANK[item[1].dtype], item[0])):
         end = offset + tensor.nbytes
         header[name] = {
             "dtype": _DTYPES[tensor.dtype],
@@ -68,9 +79,26 @@ def packed_size(payload: Payload, envelope: Mapping[str, Any]) -> int:
 
 
 def _flat(payload: Payload) -> Tree:
-    return {
-        f"{role}/{n}": t.contiguous() for role, tree in payload.items() for n, t in tree.items()
-    }
+    return {f"{role}/{name}": t for role, tree in payload.items() for name, t in tree.items()}
+
+
+def _apart(flat: Tree) -> Tree:
+    """Every tensor contiguous, and copied where it shares memory with one before it."""
+    apart, seen = Tree(), set[int]()
+    for name, tensor in flat.items():
+        tensor = tensor.contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return apart
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object read strictly: two readers must never take different values from one key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
 
 
 def _metadata(payload: Payload, envelope: Mapping[str, Any]) -> dict[str, str]:

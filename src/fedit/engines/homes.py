@@ -14,8 +14,8 @@ GENERATIONS = 3
 class Homes:
     """One folder a client, one file for each round after which it changed; nothing kept, nothing written.
 
-    A home is asked for by round: what a client wrote in rounds that the server has forgotten (a crash, a
-    repeated round) is passed over and later overwritten.
+    A home is asked for by round; what a client wrote in rounds that the server has forgotten (a crash, a
+    repeated round) is passed over, and removed by `rewind`.
     """
 
     def __init__(self, folder: Path):
@@ -39,6 +39,12 @@ class Homes:
         old = [path for generation, path in files if generation <= round - GENERATIONS]
         for path in old[:-1]:  # the newest of the old ones is what an early round would still need
             os.remove(path)
+
+    def rewind(self, round: int) -> None:
+        """Forget what was kept after `round`: rounds the server has forgotten or is about to repeat."""
+        for path in self.folder.glob("*/*.safetensors"):
+            if int(path.stem) > round:
+                os.remove(path)
 
     def _files(self, client: str) -> list[tuple[int, Path]]:
         found = (self.folder / client).glob("*.safetensors")

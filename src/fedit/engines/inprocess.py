@@ -35,6 +35,7 @@ class InProcess:
 
     def ask(self, order: Order) -> Iterator[Reply]:
         """Train the cohort in its own order; a client's error is its Failure, not the run's end."""
+        self.homes.rewind(order.round)
         for client in order.cohort:
             yield self._reply(order, client)
 

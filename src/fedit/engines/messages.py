@@ -1,11 +1,25 @@
 """Orders and updates as bytes, and how many."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fedit.core.messages import Order, Update
-from fedit.core.wire import pack, packed_size, unpack
+from fedit.core.wire import WireError, pack, packed_size, unpack
 
 _PERSONAL = "personal."
+
+# What an envelope must hold: key → type; a number may be written without its point.
+_UPDATE = {"client": str, "round": int, "attempt": int, "metrics": dict}
+_ORDER = {
+    "client": str,
+    "round": int,
+    "attempt": int,
+    "seed": int,
+    "weights": dict,
+    "pace": float,
+    "trains": list,
+    "travels": list,
+}
 
 
 def pack_order(order: Order, client: str) -> bytes:
@@ -14,8 +28,11 @@ def pack_order(order: Order, client: str) -> bytes:
 
 
 def unpack_order(block: bytes) -> Order:
-    """The order in a block, with the personal payload of its receiver only."""
+    """The order in a block, with the personal payload of its receiver only. Raises WireError."""
     payload, envelope = unpack(block)
+    _check(envelope, _ORDER)
+    _check_numbers("weights", envelope["weights"])
+    _check_names(envelope["trains"] + envelope["travels"])
     client = envelope.pop("client")
     personal = {r.removeprefix(_PERSONAL): t for r, t in payload.items() if r.startswith(_PERSONAL)}
     public = {r: t for r, t in payload.items() if not r.startswith(_PERSONAL)}
@@ -29,8 +46,10 @@ def pack_update(update: Update) -> bytes:
 
 
 def unpack_update(block: bytes) -> Update:
-    """The update in a block."""
+    """The update in a block. Raises WireError."""
     payload, envelope = unpack(block)
+    _check(envelope, _UPDATE)
+    _check_numbers("metrics", envelope["metrics"])
     return Update(payload=payload, **envelope)
 
 
@@ -42,6 +61,32 @@ def order_size(order: Order, client: str) -> int:
 def update_size(update: Update) -> int:
     """Bytes one client sends."""
     return packed_size(*_update_parts(update))
+
+
+def _check(envelope: Mapping[str, Any], wanted: Mapping[str, type]) -> None:
+    if envelope.keys() != wanted.keys():
+        raise WireError(f"the envelope holds {sorted(envelope)}, expected {sorted(wanted)}")
+    for key, kind in wanted.items():
+        value = envelope[key]
+        fits = _is_number(value) if kind is float else isinstance(value, kind)
+        if not fits or isinstance(value, bool):
+            raise WireError(
+                f"the envelope's {key} is a {type(value).__name__}, not {kind.__name__}"
+            )
+
+
+def _check_numbers(what: str, values: Mapping[str, Any]) -> None:
+    if strange := [key for key, value in values.items() if not _is_number(value)]:
+        raise WireError(f"{what}: {strange[0]!r} is no number")
+
+
+def _check_names(values: list[Any]) -> None:
+    if not all(isinstance(value, str) for value in values):
+        raise WireError("trains and travels must hold names")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _order_parts(order: Order, client: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Greedy generation in batches, the same as one prompt at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -35,13 +36,11 @@ def generate(
                 "a template that writes some"
             )
     config = _greedy(max_new_tokens, stop_ids, pad_id)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: list[list[int]] = [[] for _ in prompts]
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for chosen in _batches(prompts, batch_size, _takes_padding(model)):
             ids, mask = _padded([prompts[i] for i in chosen], pad_id)  # [rows, longest]
             whole = model.generate(
                 input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config
@@ -70,6 +69,22 @@ def _greedy(max_new_tokens: int, stop_ids: Sequence[int], pad_id: int) -> Genera
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
     )
+
+
+def _takes_padding(model: Any) -> bool:
+    """Whether padding on the left is harmless: PEFT puts soft prompts before it, with a gap after."""
+    config = getattr(model, "active_peft_config", None)
+    return config is None or not config.is_prompt_learning
+
+
+def _batches(
+    prompts: Sequence[Sequence[int]], batch_size: int, padding: bool
+) -> Iterator[list[int]]:
+    """Places of prompts of like length, or of the same length where there may be no padding."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for _, places in groupby(order, key=lambda i: 0 if padding else len(prompts[i])):
+        group = list(places)
+        yield from (group[i : i + batch_size] for i in range(0, len(group), batch_size))
 
 
 def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

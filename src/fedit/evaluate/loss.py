@@ -38,13 +38,13 @@ def held_out_loss(
     pad: int,
     device: torch.device,
 ) -> dict[str, Loss]:
-    """Loss by group (`groups[i]` is the group of `rows[i]`), in evaluation mode.
+    """Loss by group (`groups[i]` is the group of `rows[i]`), in evaluation mode; every mode is put back.
 
     Batches hold rows of like length; the sums do not depend on the batch size beyond rounding.
     """
     losses = {group: Loss() for group in sorted(set(groups))}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     with torch.inference_mode():
         for first in range(0, len(order), batch):
@@ -56,7 +56,8 @@ def held_out_loss(
             for i, total, count in zip(chosen, sums.tolist(), counts.tolist(), strict=True):
                 losses[groups[i]].total += total
                 losses[groups[i]].tokens += count
-    model.train(was_training)
+    for module, training in modes:
+        module.training = training
     return losses
 
 

@@ -1,5 +1,6 @@
 """The run folder: plan, environment, journal, checkpoints, adapter; a crash at any moment loses nothing."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -54,6 +55,14 @@ class RunFolder:
         """Give the lock back."""
         if self._lock:
             self._lock.close()
+
+    def discard_unstarted(self) -> None:
+        """Take the folder away again if no run was begun in it and nobody else's files are there."""
+        if not self.started:
+            (self.path / ".lock").unlink(missing_ok=True)
+            for folder in (self.path / "checkpoints", self.path):
+                with contextlib.suppress(OSError):  # not empty: it is not ours alone
+                    folder.rmdir()
 
     @property
     def started(self) -> bool:

@@ -18,7 +18,7 @@ from peft import (
 from safetensors.torch import save_file
 from torch import nn
 
-from fedit.config import IA3, Adapter, Lora, Plain
+from fedit.config import IA3, Adapter, Lora, Plain, Virtual
 from fedit.core.errors import BrokenInvariant, InputError
 from fedit.core.seeds import stream
 from fedit.core.tree import Tree, spec
@@ -48,10 +48,12 @@ class Adapted:
         mine = {name: tuple(p.shape) for name, p in self.parameters.items()}
         given = {name: shape for name, (shape, _) in spec(tree).items()}
         if mine != given:
-            differs = sorted(mine.items() ^ given.items())
+            differs = sorted(n for n in mine.keys() | given.keys() if mine.get(n) != given.get(n))
+            name = differs[0]
             raise AdapterError(
-                f"adapter: {len(differs)} names or shapes differ from the model's, first {differs[0]}; "
-                "was it made for another base or another plan?"
+                f"adapter: {len(differs)} tensors differ from the model's in name or shape, first {name}: "
+                f"{given.get(name, 'missing')}, the model's is {mine.get(name, 'without it')}; was it made "
+                "for another base or another plan?"
             )
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -95,16 +97,19 @@ def attach(model: nn.Module, plan: Adapter, seed: int) -> Adapted:
     model.requires_grad_(False)
     if isinstance(plan, Plain):
         return Adapted(model, _base_parameters(model, plan.kind))
-    config = _peft_config(model, plan)
+    config, linear = _peft_config(model, plan), ", ".join(linear_names(model))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out")
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys")
         torch.manual_seed(stream(seed, "adapter"))
         try:
             adapted = get_peft_model(model, config)
-        except (ValueError, TypeError, AttributeError) as error:
+            if isinstance(plan, Virtual):
+                _try_out(adapted)  # some bases say only when they run that they cannot take it
+        except (ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
             raise InputError(
-                f"adapter.kind {plan.kind}: this base cannot carry it ({error}); linear layers here: "
-                f"{', '.join(linear_names(model))}"
+                f"adapter.kind {plan.kind}: this {type(model).__name__} cannot carry it ({error}); its "
+                f"linear layers, for adapter.kind lora or ia3 with targets, are {linear}"
             ) from None
     named = {n: p for n, p in adapted.named_parameters() if p.requires_grad}
     for parameter in named.values():
@@ -132,6 +137,15 @@ def _base_parameters(model: nn.Module, kind: str) -> dict[str, nn.Parameter]:
     for parameter in chosen.values():
         parameter.requires_grad_(True)
     return chosen
+
+
+def _try_out(model: PeftModel) -> None:
+    device, was_training = next(model.parameters()).device, model.training
+    ids = torch.zeros((1, 2), dtype=torch.int64, device=device)
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    model.train(was_training)
 
 
 def _peft_config(model: nn.Module, plan: Adapter) -> PeftConfig:

@@ -88,6 +88,8 @@ class Supervised:
         size = self.plan.micro_batch or len(rows)
         parts = [collate(rows[i : i + size], self.pad) for i in range(0, len(rows), size)]
         supervised, total = sum(part.supervised for part in parts), 0.0
+        if not supervised:
+            raise FeditError(f"none of a batch's {len(rows)} examples has a token to learn")
         optimizer.zero_grad()
         for part in parts:
             losses, _ = token_losses(self.adapted.model, part, self.device)

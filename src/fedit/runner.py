@@ -1,14 +1,9 @@
 """One run from plan to adapter: opens or resumes a folder, drives the rounds, scores and saves them."""
 
 import json
-import platform
-import resource
-import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +13,21 @@ from fedit.build import Job, build, make_base
 from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.messages import State
-from fedit.core.rounds import Round, rounds
+from fedit.core.rounds import rounds
 from fedit.core.seats import Engine
 from fedit.core.tree import Tree
-from fedit.evaluate.loss import Loss, held_out_loss, overall
+from fedit.evaluate.loss import held_out_loss, overall
 from fedit.recipe import differences, dump_plan, load_plan
+from fedit.records import (
+    Record,
+    environment,
+    loss_record,
+    numbers_of,
+    peak_memory_mib,
+    round_record,
+)
 from fedit.report.folder import RunFolder
 from fedit.report.trackers import open_tracker
-from fedit.train.model import fingerprint
-
-Record = dict[str, Any]
-"""What the journal says of a round; JSON values only."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,7 @@ class Run:
             self.state = self._start()
         except BaseException:
             self.folder.close()
+            self.folder.discard_unstarted()
             raise
 
     def __enter__(self) -> "Run":
@@ -92,7 +92,7 @@ class Run:
         numbers = plan.model_dump(mode="json")
         trackers = [open_tracker(t, self.folder.path, plan.name, numbers) for t in plan.trackers]
         try:
-            if self.state.round == 0:
+            if self._fresh:
                 yield self._finish(self.state, {"round": 0}, trackers)
             began = time.perf_counter()
             for done in rounds(
@@ -191,6 +191,7 @@ class Run:
     def _start(self) -> State:
         state, troubles = self.folder.latest(self._environment["run"])
         self.notes += troubles
+        self._fresh = state is None
         self.folder.rewind(state.round if state else -1)
         return state or self.job.algorithm.server.init(self.job.adapted.read())
 
@@ -210,74 +211,3 @@ def save_base(job: Job, folder: Path) -> None:
     base, _ = make_base(job.plan)
     base.model.save_pretrained(folder)  # type: ignore[operator]
     base.tokenizer.save_pretrained(folder)
-
-
-def round_record(done: Round, seconds: float) -> Record:
-    """A round for the journal: cohort, weights, losses, bytes, failures, seconds."""
-    replied = done.metrics.values()
-    supervised = sum(m["supervised"] for m in replied)
-    train = sum(m["seconds"] for m in replied)
-    return {
-        "round": done.state.round,
-        "attempt": done.order.attempt,
-        "cohort": list(done.order.cohort),
-        "weights": dict(done.order.weights),
-        "loss": sum(m["loss"] * m["supervised"] for m in replied) / supervised,
-        "tokens": sum(m["tokens"] for m in replied),
-        "bytes_down": sum(m["bytes_down"] for m in replied),
-        "bytes_up": sum(m["bytes_up"] for m in replied),
-        "clients": done.metrics,
-        "failures": [
-            {"client": f.client, "reason": f.reason, "detail": f.detail} for f in done.failures
-        ],
-        "seconds": {"round": seconds, "train": train, "server": seconds - train},
-    }
-
-
-def loss_record(loss: Loss) -> Record:
-    """A loss for the journal; infinity and NaN, which JSON lacks, become null."""
-    values = {"loss": loss.mean, "perplexity": loss.perplexity, "tokens": loss.tokens}
-    return {k: v if v == v and abs(v) != float("inf") else None for k, v in values.items()}
-
-
-def numbers_of(record: Record, prefix: str = "") -> dict[str, float]:
-    """The record's numbers by path ("evaluation/loss"), for trackers; clients' own are left out."""
-    numbers: dict[str, float] = {}
-    for key, value in record.items():
-        if isinstance(value, dict) and key not in ("clients", "weights"):
-            numbers |= numbers_of(value, f"{prefix}{key}/")
-        elif isinstance(value, int | float) and key not in ("round", "time"):
-            numbers[prefix + key] = float(value)
-    return numbers
-
-
-def environment(job: Job) -> Record:
-    """Versions, threads and hashes under which a run's bits hold."""
-    names = ("fedit", "torch", "transformers", "peft", "tokenizers", "numpy", "safetensors")
-    return {
-        "run": uuid.uuid4().hex,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "device": str(job.base.device),
-        "versions": {name: version(name) for name in names},
-        "data": job.corpus.hashes,
-        "base": fingerprint_of_base(job),
-        "parameters": {
-            "trained": sum(p.numel() for p in job.adapted.parameters.values()),
-            "all": sum(p.numel() for p in job.adapted.model.parameters()),
-        },
-        "clients": {client.id: client.examples for client in job.engine.clients()},
-        "command": sys.argv,
-    }
-
-
-def fingerprint_of_base(job: Job) -> str:
-    """sha256 of the parameters that no adapter trains."""
-    return fingerprint(job.adapted.model, skip=job.adapted.parameters.values())
-
-
-def peak_memory_mib() -> float:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,88 @@
+"""What the journal says of a round, and a run's folder of its surroundings: JSON values only."""
+
+import platform
+import resource
+import sys
+import uuid
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from fedit.build import Job
+from fedit.core.rounds import Round
+from fedit.evaluate.loss import Loss
+from fedit.train.model import fingerprint
+
+Record = dict[str, Any]
+
+
+def round_record(done: Round, seconds: float) -> Record:
+    """A round for the journal: cohort, weights, losses, bytes, failures, seconds."""
+    replied = done.metrics.values()
+    supervised = sum(m["supervised"] for m in replied)
+    train = sum(m["seconds"] for m in replied)
+    return {
+        "round": done.state.round,
+        "attempt": done.order.attempt,
+        "cohort": list(done.order.cohort),
+        "weights": dict(done.order.weights),
+        "loss": sum(m["loss"] * m["supervised"] for m in replied) / supervised,
+        "tokens": sum(m["tokens"] for m in replied),
+        "bytes_down": sum(m["bytes_down"] for m in replied),
+        "bytes_up": sum(m["bytes_up"] for m in replied),
+        "clients": done.metrics,
+        "failures": [
+            {"client": f.client, "reason": f.reason, "detail": f.detail} for f in done.failures
+        ],
+        "seconds": {"round": seconds, "train": train, "server": seconds - train},
+    }
+
+
+def loss_record(loss: Loss) -> Record:
+    """A loss for the journal; infinity and NaN, which JSON lacks, become null."""
+    values = {"loss": loss.mean, "perplexity": loss.perplexity, "tokens": loss.tokens}
+    return {k: v if v == v and abs(v) != float("inf") else None for k, v in values.items()}
+
+
+def numbers_of(record: Record, prefix: str = "") -> dict[str, float]:
+    """The record's numbers by path ("evaluation/loss"), for trackers; clients' own are left out."""
+    numbers: dict[str, float] = {}
+    for key, value in record.items():
+        if isinstance(value, dict) and key not in ("clients", "weights"):
+            numbers |= numbers_of(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and key not in ("round", "time"):
+            numbers[prefix + key] = float(value)
+    return numbers
+
+
+def environment(job: Job) -> Record:
+    """Versions, threads and hashes under which a run's bits hold."""
+    names = ("fedit", "torch", "transformers", "peft", "tokenizers", "numpy", "safetensors")
+    return {
+        "run": uuid.uuid4().hex,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": str(job.base.device),
+        "versions": {name: version(name) for name in names},
+        "data": job.corpus.hashes,
+        "base": fingerprint_of_base(job),
+        "parameters": {
+            "trained": sum(p.numel() for p in job.adapted.parameters.values()),
+            "all": sum(p.numel() for p in job.adapted.model.parameters()),
+        },
+        "clients": {client.id: client.examples for client in job.engine.clients()},
+        "command": sys.argv,
+    }
+
+
+def fingerprint_of_base(job: Job) -> str:
+    """sha256 of the parameters that no adapter trains."""
+    return fingerprint(job.adapted.model, skip=job.adapted.parameters.values())
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

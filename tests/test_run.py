@@ -1,0 +1,203 @@
+"""A whole run: what it leaves behind, and that stopping, resuming, seeds and engines keep their word."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import fedit
+from fedit import InputError, run
+from fedit.core.rounds import TooFewReplies
+from fedit.runner import Run
+from tests.tiny import adapter_bytes, finish, journal, tiny
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> tuple[Path, bytes]:
+    folder = tmp_path_factory.mktemp("run") / "usual"
+    return folder, finish(tiny(folder))
+
+
+def test_the_folder_holds_what_is_promised(done):
+    folder, _ = done
+    names = {path.name for path in folder.iterdir()}
+    assert {"plan.yaml", "environment.json", "journal.jsonl", "checkpoints", "adapter"} <= names
+    assert fedit.load_plan(folder / "plan.yaml") == tiny(folder)
+    known = json.loads((folder / "environment.json").read_text())
+    assert known["versions"]["torch"] == torch.__version__
+    assert known["data"]
+    assert len(known["base"]) == 64
+    assert sum(known["clients"].values()) == 72
+    assert known["parameters"]["trained"] < known["parameters"]["all"]
+
+
+def test_the_journal_tells_each_round(done):
+    records = journal(done[0])
+    assert [record["round"] for record in records] == [0, 1, 2, 3]
+    assert "cohort" not in records[0], "round 0 is the untrained start"
+    for record in records[1:]:
+        assert len(record["cohort"]) == len(record["clients"]) == len(set(record["cohort"])) == 2
+        assert set(record["weights"]) == set(record["cohort"])
+        assert record["bytes_up"] > 0 < record["bytes_down"]
+        assert record["memory_mib"] > 0
+        assert {"train", "server", "evaluate", "round"} <= set(record["seconds"])
+    by = records[-1]["evaluation"]["by"]
+    assert sum(group["tokens"] for group in by.values()) == records[-1]["evaluation"]["tokens"]
+
+
+def test_the_held_out_loss_falls(done):
+    losses = [record["evaluation"]["loss"] for record in journal(done[0])]
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_plain_peft_loads_the_adapter_with_the_same_logits(done):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from fedit.score import load_run
+
+    folder, _ = done
+    base = AutoModelForCausalLM.from_pretrained(folder / "base")
+    model = PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "base")
+    ids = tokenizer("What is the capital of France?", return_tensors="pt").input_ids
+    ours = load_run(folder).adapted.model.eval()
+    with torch.no_grad():
+        theirs, mine = model(input_ids=ids).logits, ours(input_ids=ids).logits
+        with model.disable_adapter():
+            untuned = model(input_ids=ids).logits
+    assert torch.equal(theirs, mine)
+    assert not torch.allclose(theirs, untuned)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_other_cohorts(done, tmp_path):
+    folder, usual = done
+    assert finish(tiny(tmp_path / "again")) == usual
+    assert finish(tiny(tmp_path / "other", seed=1)) != usual
+    cohorts = [[r["cohort"] for r in journal(f)[1:]] for f in (folder, tmp_path / "other")]
+    assert cohorts[0] != cohorts[1]
+
+
+def test_a_run_through_bytes_is_the_same_run(done, tmp_path):
+    assert finish(tiny(tmp_path / "bytes", engine="loopback")) == done[1]
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["fresh", "kept-optimizer"])
+def test_stopped_after_a_round_and_resumed_is_never_stopped(keep, tmp_path):
+    local = {"keep_optimizer": keep}
+    usual = finish(tiny(tmp_path / "usual", local=local))
+    plan = tiny(tmp_path / "stopped", local=local)
+    for finished in run(plan):
+        if finished.round == 1:
+            break
+    assert not (tmp_path / "stopped" / "adapter").exists()
+    assert finish(plan, resume=True) == usual
+    assert [r["round"] for r in journal(tmp_path / "stopped")] == [0, 1, 2, 3]
+
+
+def test_resuming_a_finished_run_changes_nothing(done):
+    folder, usual = done
+    assert list(run(tiny(folder), resume=True)) == []
+    assert adapter_bytes(folder) == usual
+
+
+def test_a_longer_plan_goes_on_where_the_schedule_allows_it(tmp_path):
+    plan = tiny(tmp_path / "short", federation={"rounds": 1})
+    finish(plan)
+    longer = tiny(tmp_path / "short", federation={"rounds": 3})
+    assert finish(longer, resume=True) == finish(tiny(tmp_path / "long"))
+
+
+def test_another_plan_is_refused_naming_the_difference(done):
+    folder, _ = done
+    with pytest.raises(InputError, match=r"local\.lr: 0\.01 → 0\.02"):
+        Run(tiny(folder, local={"lr": 2e-2}), resume=True)
+
+
+def test_a_folder_with_a_run_is_refused_without_resume(done):
+    with pytest.raises(InputError, match="--resume"):
+        Run(tiny(done[0]))
+
+
+def test_two_processes_cannot_share_a_folder(tmp_path):
+    with Run(tiny(tmp_path / "one")), pytest.raises(InputError, match="another process"):
+        Run(tiny(tmp_path / "one"), resume=True)
+
+
+def test_data_that_changed_since_is_refused(tmp_path):
+    rows = [{"instruction": f"Say {i}", "response": f"It is {i}"} for i in range(40)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan = tiny(tmp_path / "run", data={"train": str(file)})
+    next(iter(run(plan)))
+    file.write_text(file.read_text().replace("Say 3", "Tell 3"))
+    with pytest.raises(InputError, match=r"data has changed .*rows\.jsonl"):
+        Run(plan, resume=True)
+
+
+def test_a_refused_run_leaves_nothing_behind(tmp_path):
+    with pytest.raises(InputError, match="no such"):
+        Run(tiny(tmp_path / "run", data={"train": str(tmp_path / "missing.jsonl")}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_clients_asked_for_than_there_are_is_refused(tmp_path):
+    partition = {"by": "key", "column": "category"}
+    with pytest.raises(InputError, match=r"federation\.cohort: 30 .* 8 clients"):
+        Run(tiny(tmp_path, partition=partition, federation={"cohort": 30}, data={"limit": None}))
+
+
+def test_too_few_replies_stop_the_run_and_keep_it_resumable(tmp_path):
+    plan = tiny(tmp_path / "run", federation={"dropout": 0.9, "minimum": 1.0, "cohort": 4})
+    with pytest.raises(TooFewReplies, match=r"round 1: .* of 4 clients replied"):
+        finish(plan)
+    assert [record["round"] for record in journal(tmp_path / "run")] == [0]
+
+
+def test_a_round_is_repeated_with_another_cohort_when_the_plan_allows_it(tmp_path):
+    federation = {"dropout": 0.5, "minimum": 1.0, "cohort": 2, "attempts": 50}
+    plan = tiny(tmp_path / "run", federation=federation)
+    finish(plan)
+    records = journal(tmp_path / "run")[1:]
+    assert sum(record["attempt"] for record in records) > 0
+    assert all(len(record["clients"]) == 2 for record in records)
+    failed = [failure for record in records for failure in record["failures"]]
+    assert {failure["reason"] for failure in failed} == {"dropout"}
+
+
+def test_clients_own_validation_rows_are_scored_and_never_trained_on(tmp_path):
+    plan = tiny(tmp_path / "run", partition={"clients": 4, "validation": 0.2}, evaluation={"clients": True})
+    with Run(plan) as opened:
+        sizes = {client.id: client.examples for client in opened.job.engine.clients()}
+        held = opened.job.validation
+        assert sum(sizes.values()) + len(held.rows) == 72
+        for finished in opened.rounds():
+            scored = finished.record["evaluation"]["clients"]
+            assert set(scored) == set(sizes) == set(held.groups)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "foreign", "unsealed"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage, done, tmp_path):
+    plan = tiny(tmp_path / "run")
+    for finished in run(plan):
+        if finished.round == 2:
+            break
+    newest = tmp_path / "run" / "checkpoints" / "000002.safetensors"
+    block = newest.read_bytes()
+    if damage == "truncate":
+        newest.write_bytes(block[: len(block) // 2])
+    elif damage == "flip":
+        newest.write_bytes(block[:-1] + bytes([block[-1] ^ 1]))
+    elif damage == "foreign":
+        for suffix in (".safetensors", ".json"):
+            theirs = done[0] / "checkpoints" / f"000002{suffix}"
+            newest.with_suffix(suffix).write_bytes(theirs.read_bytes())
+    else:
+        newest.with_suffix(".json").unlink()
+    with Run(plan, resume=True) as opened:
+        assert opened.state.round == 1
+        assert damage == "unsealed" or "passed over" in opened.notes[-1]
+        for _ in opened.rounds():
+            pass
+    assert adapter_bytes(tmp_path / "run") == done[1]
