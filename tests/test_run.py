@@ -167,7 +167,9 @@ def test_a_round_is_repeated_with_another_cohort_when_the_plan_allows_it(tmp_pat
 
 
 def test_clients_own_validation_rows_are_scored_and_never_trained_on(tmp_path):
-    plan = tiny(tmp_path / "run", partition={"clients": 4, "validation": 0.2}, evaluation={"clients": True})
+    plan = tiny(
+        tmp_path / "run", partition={"clients": 4, "validation": 0.2}, evaluation={"clients": True}
+    )
     with Run(plan) as opened:
         sizes = {client.id: client.examples for client in opened.job.engine.clients()}
         held = opened.job.validation

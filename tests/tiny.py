@@ -19,7 +19,7 @@ CONFIG = {
 
 
 def tiny(output: Path, **changes: Any) -> Plan:
-    """Four clients, two a round, three rounds of two steps; `changes` extend sections (partition: replace)."""
+    """Four clients, two a round, three rounds of two steps; `changes` extend sections, or replace them."""
     tree: dict[str, Any] = {
         "model": {"config": CONFIG},
         "adapter": {"rank": 2},

@@ -51,7 +51,7 @@ def run(
     if dry_run:
         print(_arithmetic(plan) + dump_plan(plan), end="")
         return
-    _calm_libraries()
+    _calm_models()
     try:
         _run(plan, resume, quiet, as_json)
     except KeyboardInterrupt:
@@ -106,7 +106,7 @@ def evaluate(
     """Score a run's adapter: loss per token, exact match and token F1, overall and by category."""
     from fedit.score import score
 
-    _calm_libraries()
+    _calm_models()
     result = score(folder, data, limit=limit, predictions=predictions)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
@@ -122,7 +122,7 @@ def export(
     """Merge a run's adapter into its base and write a full model with a model card."""
     from fedit.export import export as export_run
 
-    _calm_libraries()
+    _calm_models()
     export_run(folder, target)
     print(f"wrote {target}", file=sys.stderr)
 
@@ -179,16 +179,29 @@ def _calm_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message="Position ids are not supported", category=UserWarning
+    )
+
+
+def _calm_models() -> None:
+    """The same for transformers, whose bars and reports know no other switch."""
+    _calm_libraries()
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _table(result: dict[str, Any]) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     for note in result["notes"]:
         print(f"note: {note}", file=sys.stderr)
-    table = Table(title=f"after round {result['round']}")
-    table.add_column("rows of")
+    table = Table(title=f"after round {result['round']}", box=SIMPLE)
+    table.add_column("", no_wrap=True)
     for heading in ("rows", "loss/token", "perplexity", "exact match", "token F1"):
         table.add_column(heading, justify="right")
     for name, part in [("all", result), *result["by"].items()]:

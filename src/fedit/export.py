@@ -54,9 +54,11 @@ def model_card(plan: Plan, folder: RunFolder, source: str) -> str:
             f"{last['evaluation']['loss']:.4f} after round {last['round']} (nats per token)"
         )
     trained = known.get("parameters", {})
-    base = source if source != "made" else "random weights, made from the plan's model.config"
+    on_hub = source != "made" and not Path(source).exists()
+    base = source if on_hub else f"{Path(source).name} (a local folder)"
+    if source == "made":
+        base = "random weights, made from the plan's model.config"
     header = ["---", "library_name: transformers", "tags: [federated-learning, instruction-tuning]"]
-    on_hub = plan.model.base and not Path(source).exists()
     header += [f"base_model: {source}"] if on_hub else []
     facts = [
         ("Base", base),

@@ -20,17 +20,21 @@ Record = dict[str, Any]
 def round_record(done: Round, seconds: float) -> Record:
     """A round for the journal: cohort, weights, losses, bytes, failures, seconds."""
     replied = done.metrics.values()
-    supervised = sum(m["supervised"] for m in replied)
-    train = sum(m["seconds"] for m in replied)
+    sums = {
+        key: sum(m.get(key, 0.0) for m in replied)
+        for key in ("supervised", "seconds", "tokens", "bytes_down", "bytes_up")
+    }
+    loss = sum(m.get("loss", 0.0) * m.get("supervised", 0.0) for m in replied)
+    train = sums["seconds"]
     return {
         "round": done.state.round,
         "attempt": done.order.attempt,
         "cohort": list(done.order.cohort),
         "weights": dict(done.order.weights),
-        "loss": sum(m["loss"] * m["supervised"] for m in replied) / supervised,
-        "tokens": sum(m["tokens"] for m in replied),
-        "bytes_down": sum(m["bytes_down"] for m in replied),
-        "bytes_up": sum(m["bytes_up"] for m in replied),
+        "loss": loss / sums["supervised"] if sums["supervised"] else None,
+        "tokens": sums["tokens"],
+        "bytes_down": sums["bytes_down"],
+        "bytes_up": sums["bytes_up"],
         "clients": done.metrics,
         "failures": [
             {"client": f.client, "reason": f.reason, "detail": f.detail} for f in done.failures

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -66,11 +65,14 @@ class Run:
             self._environment: Record = {}
             if self.folder.started:
                 plan = self._reopen(plan, resume)
+            self._threads = torch.get_num_threads()
             if threads := plan.threads or self._environment.get("threads"):
                 torch.set_num_threads(threads)
             self.plan = plan
             self.job: Job = build(plan, path)
             self.notes = list(self.job.notes)
+            words = plan.model_dump(mode="json")
+            self._trackers = [open_tracker(t, path, plan.name, words) for t in plan.trackers]
             self._settle()
             self.state = self._start()
         except BaseException:
@@ -82,6 +84,9 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for tracker in self._trackers:
+            tracker.close()
+        torch.set_num_threads(self._threads)
         self.folder.close()
 
     def rounds(
@@ -89,29 +94,22 @@ class Run:
     ) -> Iterator[Finished]:
         """Run what is left, then write `adapter/`; `watch` may wrap the engine to see replies pass."""
         plan, job = self.plan, self.job
-        numbers = plan.model_dump(mode="json")
-        trackers = [open_tracker(t, self.folder.path, plan.name, numbers) for t in plan.trackers]
-        try:
-            if self._fresh:
-                yield self._finish(self.state, {"round": 0}, trackers)
+        if self._fresh:
+            yield self._finish(self.state, {"round": 0})
+        began = time.perf_counter()
+        for done in rounds(
+            self.state,
+            job.algorithm,
+            watch(job.engine),
+            job.policy,
+            seed=plan.seed,
+            until=plan.federation.rounds,
+        ):
+            yield self._finish(done.state, round_record(done, time.perf_counter() - began))
             began = time.perf_counter()
-            for done in rounds(
-                self.state,
-                job.algorithm,
-                watch(job.engine),
-                job.policy,
-                seed=plan.seed,
-                until=plan.federation.rounds,
-            ):
-                record = round_record(done, time.perf_counter() - began)
-                yield self._finish(done.state, record, trackers)
-                began = time.perf_counter()
-            self._deliver()
-        finally:
-            for tracker in trackers:
-                tracker.close()
+        self._deliver()
 
-    def _finish(self, state: State, record: Record, trackers: list[Any]) -> Finished:
+    def _finish(self, state: State, record: Record) -> Finished:
         """Score a state if it is due, then journal first and checkpoint second: never a gap."""
         began = time.perf_counter()
         last = state.round == self.plan.federation.rounds
@@ -123,7 +121,7 @@ class Run:
         self.folder.log(record)
         self.folder.save(state, self._environment["run"])
         self.state = state
-        for tracker in trackers:
+        for tracker in self._trackers:
             tracker.log(state.round, numbers_of(record))
         return Finished(state.round, record, state.adapter)
 
@@ -154,12 +152,10 @@ class Run:
                 "--output"
             )
         old = load_plan(path / "plan.yaml")
-        changed = [line for line in differences(old, plan) if not line.startswith("output:")]
-        longer = (
-            plan.federation.rounds >= old.federation.rounds and plan.local.schedule == "constant"
-        )
-        if longer:
-            changed = [line for line in changed if not line.startswith("federation.rounds:")]
+        free = ["output", "trackers", "federation.minimum", "federation.attempts"]
+        if plan.federation.rounds >= old.federation.rounds and plan.local.schedule == "constant":
+            free.append("federation.rounds")
+        changed = [line for line in differences(old, plan) if line.partition(":")[0] not in free]
         if changed:
             raise InputError(
                 f"output {path}: was begun with another plan, so it cannot be resumed with this one: "
@@ -201,7 +197,7 @@ class Run:
         job.adapted.write(self.state.adapter)
         source = job.base.source
         if source == "made":
-            source = str(path / "base")
+            source = str(path.absolute() / "base")
             save_base(job, path / "base")
         job.adapted.save(path / "adapter", source)
 

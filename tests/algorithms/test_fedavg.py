@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from tests import toy as toys
-from tests.toy import RATE, STEPS, Toy, last, toy_policy, tree
 
 from fedit.algorithms.fedavg import Mean, Replace, Sum, fedavg
 from fedit.core.messages import ADAPTER, Order, State, Update
 from fedit.core.tree import same
+from tests import toy as toys
+from tests.toy import RATE, STEPS, Toy, last, toy_policy, tree
 
 
 def test_three_rounds_are_what_numpy_says(tmp_path, monkeypatch):

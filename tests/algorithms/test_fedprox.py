@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from tests import toy as toys
-from tests.toy import RATE, STEPS, Toy, last, toy_policy, tree
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedprox import Proximal, fedprox
 from fedit.core.messages import ADAPTER, Home, Order
 from fedit.core.seats import Fit
 from fedit.core.tree import norm, same, sub
+from tests import toy as toys
+from tests.toy import RATE, STEPS, Toy, last, toy_policy, tree
 
 NAMES = frozenset(tree(1))
 ORDER = Order(0, 0, 0, {ADAPTER: tree(1)}, {"c0": 1.0}, NAMES, NAMES)

@@ -2,7 +2,6 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
-from tests.toy import SHAPES, Toy, last, toy_policy, tree
 
 from fedit.algorithms.fedavg import Sum, fedavg
 from fedit.core.client import KEPT, MEMORY, answer
@@ -10,6 +9,7 @@ from fedit.core.errors import InputError
 from fedit.core.messages import ADAPTER, Home, Order, Update
 from fedit.core.seats import Algorithm, Fit, Work
 from fedit.core.tree import add, map_trees, same, scale
+from tests.toy import SHAPES, Toy, last, toy_policy, tree
 
 A, B = sorted(SHAPES)
 
@@ -64,6 +64,8 @@ def test_what_is_kept_survives_a_round_in_which_it_does_not_train():
     _, home = answer(order((A, B), (A,)), "c0", Home(), spy, scoped({A, B}, {A}))
     _, home = answer(order((A,), (A,)), "c0", home, spy, scoped({A}, {A}))
     assert same(spy.seen[1][1], {A: tree(1)[A], B: tree(1)[B] + 1})
+    assert same(home.payload[KEPT], {B: tree(1)[B] + 1})
+    assert {n: t.item() for n, t in home.payload[MEMORY + "step"].items()} == {A: 2.0, B: 1.0}
 
 
 @pytest.mark.parametrize("kind", ["inprocess", "loopback"])

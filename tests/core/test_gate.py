@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.toy import tree
 
 from fedit.core.gate import expected, gate
 from fedit.core.messages import ADAPTER, Failure, Order, Update
+from tests.toy import tree
 
 ADAPTER_NOW = tree(1)
 A, B = sorted(ADAPTER_NOW)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.toy import Toy, last, toy_policy, tree
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.core.messages import ADAPTER, Client, Failure, Order, Reply, Update
@@ -16,6 +15,7 @@ from fedit.core.seats import Weights
 from fedit.core.tree import Tree, same
 from fedit.selection.samplers import Uniform
 from fedit.selection.weights import Renormalised, by_examples
+from tests.toy import Toy, last, toy_policy, tree
 
 COHORT = ("a", "b", "c")
 POPULATION = [Client(f"c{i}", 10 * i + 3, 1) for i in range(5)]

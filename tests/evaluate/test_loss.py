@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from tests.zoo import adapted, rows, stirred
 
 from fedit.evaluate.loss import Loss, held_out_loss, overall
 from fedit.train.batches import collate, token_losses
 from fedit.train.model import fingerprint
+from tests.zoo import adapted, rows, stirred
 
 CPU = torch.device("cpu")
 ROWS = rows((5, 3), (2, 12), (9, 1), (1, 4), (3, 3), (4, 8), (2, 2))

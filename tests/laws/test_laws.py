@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from tests.toy import Toy, last, toy_policy, tree
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedprox import fedprox
@@ -16,6 +15,7 @@ from fedit.core.tree import same
 from fedit.core.wire import pack, unpack
 from fedit.engines.inprocess import InProcess
 from fedit.engines.messages import pack_order, pack_update
+from tests.toy import Toy, last, toy_policy, tree
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
-from tests.zoo import ADAPTERS, ARCHITECTURES, PEFT_KINDS, adapted, logits, made, stirred
 
 from fedit.config import IA3, Lora
 from fedit.core.errors import BrokenInvariant, InputError
 from fedit.core.tree import same, scale
 from fedit.train.adapters import AdapterError, attach, linear_names
 from fedit.train.model import fingerprint
+from tests.zoo import ADAPTERS, ARCHITECTURES, PEFT_KINDS, adapted, logits, made, stirred
 
 # Pairs that cannot be; each is refused with a word, see below.
 WITHOUT_BIAS = ("llama", "mistral", "gemma2", "mixtral")

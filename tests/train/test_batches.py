@@ -5,9 +5,9 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from tests.zoo import ARCHITECTURES, adapted, made, rows, stirred
 
 from fedit.train.batches import collate, shuffled, token_losses
+from tests.zoo import ARCHITECTURES, adapted, made, rows, stirred
 
 CPU = torch.device("cpu")
 ROWS = rows((5, 3), (2, 12), (9, 1), (1, 4), (3, 3))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.zoo import ARCHITECTURES, CORPUS, VOCABULARY, adapted, logits, made, stirred
 
 from fedit.config import Lora, Model
 from fedit.core.errors import InputError
@@ -21,6 +20,7 @@ from fedit.train.model import (
     pick_device,
     pick_dtype,
 )
+from tests.zoo import ARCHITECTURES, CORPUS, VOCABULARY, adapted, logits, made, stirred
 
 LLAMA = {"model_type": "llama", **ARCHITECTURES["llama"]}
 

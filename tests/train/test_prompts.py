@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tokenizers import CORPUS, FAMILIES, byte_level, chatml, sentencepiece, wordpiece
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
@@ -13,6 +12,7 @@ from fedit.core.examples import Example, Turn
 from fedit.train.chat_template import Chat
 from fedit.train.prompts import Encoder, Unlearnable, check_tokenizer
 from fedit.train.templates import ALPACA, PLAIN, VICUNA, Custom
+from tests.tokenizers import CORPUS, FAMILIES, byte_level, chatml, sentencepiece, wordpiece
 
 TEMPLATES = {
     "alpaca": ALPACA,

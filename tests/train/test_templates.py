@@ -3,12 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tokenizers import CHATML, byte_level, chatml, with_chat_template
 
 from fedit.core.errors import InputError
 from fedit.core.examples import Turn
 from fedit.train.chat_template import Chat
 from fedit.train.templates import ALPACA, PLAIN, VICUNA, Custom, tidy
+from tests.tokenizers import CHATML, byte_level, chatml, with_chat_template
 
 ASK = Turn("user", "Name a colour.")
 REPLY = Turn("assistant", "Red")

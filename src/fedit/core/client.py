@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+
+from fedit.core.errors import FeditError
 from fedit.core.messages import ADAPTER, Home, Order, Payload, Update
 from fedit.core.seats import Algorithm, Fit, Pull, Trainer
 from fedit.core.tree import Tree, only
@@ -18,7 +21,8 @@ def answer(
 ) -> tuple[Update, Home]:
     """Carry out an order: restore what stayed at home, train, seal, and part what travels from what stays.
 
-    Raises whatever the trainer raises; the engine turns it into a Failure.
+    Raises whatever the trainer raises, and FeditError where training diverged: nothing of it is sent or
+    kept. The engine turns either into a Failure.
     """
     received = {**order.public[ADAPTER], **order.personal.get(client, {}).get(ADAPTER, {})}
     start = {**received, **home.payload.get(KEPT, {})}
@@ -32,13 +36,18 @@ def answer(
         return trainer.fit(client, order, start, pull, memory)
 
     work = algorithm.local(start, order, home, fit)
+    for name, tensor in work.fit.fitted.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise FeditError(f"training diverged: {name} holds NaN or infinity; lower local.lr")
     payload = {ADAPTER: only(work.fit.fitted, order.travels), **work.extra}
     update = Update(client, order.round, order.attempt, payload, work.fit.metrics)
     for guard in algorithm.guards:
         update = guard.seal(update, order)
 
     stays = dict(work.home)
-    if kept := only(work.fit.fitted, order.trains - order.travels):
-        stays[KEPT] = {**home.payload.get(KEPT, {}), **kept}
-    stays |= {MEMORY + role: tree for role, tree in work.fit.memory.items()}
+    private = only(work.fit.fitted, order.trains - order.travels)
+    if kept := {**home.payload.get(KEPT, {}), **private}:  # what did not train stays as it was
+        stays[KEPT] = kept
+    for role, tree in work.fit.memory.items():
+        stays[MEMORY + role] = {**memory.get(role, {}), **tree}
     return update, Home(stays)

@@ -1,5 +1,7 @@
 """What no update may be: checked on every engine, before anything is combined."""
 
+import math
+
 import torch
 
 from fedit.core.messages import ADAPTER, Failure, Order, Reply, Update
@@ -13,7 +15,7 @@ def expected(order: Order, roles: tuple[str, ...]) -> dict[str, Spec]:
 
 
 def gate(reply: Reply, order: Order, wanted: dict[str, Spec]) -> Reply:
-    """Let an update through or make it a Failure: stale, roles, names, shape, dtype or not finite.
+    """Let an update through or make it a Failure: stale, roles, metrics, names, shape, dtype, not finite.
 
     One NaN would otherwise spoil the mean for everybody, silently.
     """
@@ -29,6 +31,8 @@ def _fault(update: Update, order: Order, wanted: dict[str, Spec]) -> tuple[str, 
         return "stale", f"answers (round, attempt) {answered}, asked was {asked}"
     if set(update.payload) != set(wanted):
         return "roles", f"sent {sorted(update.payload)}, expected {sorted(wanted)}"
+    if strange := [key for key, value in update.metrics.items() if not math.isfinite(value)]:
+        return "metrics", f"{strange[0]} is {update.metrics[strange[0]]}, expected a finite number"
     for role, tree in update.payload.items():
         reason, detail = _tree_fault(tree, wanted[role])
         if reason:

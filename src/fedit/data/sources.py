@@ -97,7 +97,7 @@ def _local(source: str) -> list[Path] | None:
     """The files a local source names, in natural order; None when only the hub can know it."""
     if not source.strip():
         raise InputError("data source '': empty; name a file, a folder, a glob or a hub id")
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     try:
         if path.is_dir():
             return _folder(path)

@@ -98,7 +98,10 @@ class RunFolder:
         return records
 
     def rewind(self, round: int) -> None:
-        """Forget journal records after `round` finished rounds: those rounds will be run again."""
+        """Forget records and checkpoints after `round` finished rounds: those rounds will be run again."""
+        for newer in self._rounds():
+            if newer > round:
+                self._remove(newer)
         kept = [record for record in self.journal() if record["round"] <= round]
         self.write("journal.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
 
@@ -112,8 +115,7 @@ class RunFolder:
         seal = {"run": run, "round": state.round, "sha256": hashlib.sha256(block).hexdigest()}
         write_atomically(path.with_suffix(".json"), json.dumps(seal).encode())
         for old in self._rounds()[:-KEEP]:
-            self._checkpoint(old).with_suffix(".json").unlink()
-            self._checkpoint(old).unlink(missing_ok=True)
+            self._remove(old)
 
     def latest(self, run: str) -> tuple[State | None, list[str]]:
         """The newest checkpoint of this run that is whole, and a line for each one passed over."""
@@ -137,6 +139,10 @@ class RunFolder:
         if envelope != {"run": run, "round": round}:
             raise WireError("it belongs to another run or round")
         return State(round, _part(payload, _PUBLIC), _part(payload, _PRIVATE))
+
+    def _remove(self, round: int) -> None:
+        self._checkpoint(round).with_suffix(".json").unlink()
+        self._checkpoint(round).unlink(missing_ok=True)
 
     def _checkpoint(self, round: int) -> Path:
         return self.path / "checkpoints" / f"{round:06d}.safetensors"

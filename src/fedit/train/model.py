@@ -146,7 +146,8 @@ def _check_config(kind: str, given: Mapping[str, Any]) -> None:
     for key in given:
         # rope_theta, rotary_pct … are read by transformers 5, which keeps them under another name
         if not hasattr(usual, key) and not key.startswith(("rope_", "rotary_", "partial_rotary_")):
-            known = sorted({*usual.to_dict(), *usual.attribute_map})
+            named = {*usual.to_dict(), *usual.attribute_map}
+            known = sorted(name for name in named if not name.startswith("_"))
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
             raise InputError(f"model.config: a {kind} has no {key!r}; {hint}")

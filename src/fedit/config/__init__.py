@@ -1,0 +1,51 @@
+"""The plan of a run: frozen models of everything a recipe may say, with defaults and limits.
+
+Names stay words here; `fedit.build` turns them into objects. Nothing is loaded to check a plan.
+"""
+
+from fedit.config.data import (
+    Data,
+    Dirichlet,
+    Holdout,
+    Iid,
+    Key,
+    Labelled,
+    Partition,
+    Shards,
+    Sizes,
+    Split,
+    Template,
+)
+from fedit.config.model import IA3, Adapter, Lora, Model, Plain, Virtual
+from fedit.config.plan import Plan
+from fedit.config.section import Amount, Section
+from fedit.config.training import Algorithm, Evaluation, FedAvg, Federation, FedProx, Local
+
+__all__ = [
+    "IA3",
+    "Adapter",
+    "Algorithm",
+    "Amount",
+    "Data",
+    "Dirichlet",
+    "Evaluation",
+    "FedAvg",
+    "FedProx",
+    "Federation",
+    "Holdout",
+    "Iid",
+    "Key",
+    "Labelled",
+    "Local",
+    "Lora",
+    "Model",
+    "Partition",
+    "Plain",
+    "Plan",
+    "Section",
+    "Shards",
+    "Sizes",
+    "Split",
+    "Template",
+    "Virtual",
+]

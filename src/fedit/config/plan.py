@@ -1,0 +1,76 @@
+"""The plan of a run: every section, and which of them go together."""
+
+from pathlib import PurePath
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fedit.config.data import Data, Iid, Partition, Template
+from fedit.config.model import Adapter, Lora, Model
+from fedit.config.section import Section, named
+from fedit.config.training import Algorithm, Evaluation, FedAvg, Federation, Local
+from fedit.core.amounts import part_of
+
+
+class Plan(Section):
+    """Everything a run needs; the same plan and seed give the same adapter on one machine."""
+
+    name: str = Field("run", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    model: Model
+    adapter: Adapter = Lora()
+    data: Data
+    template: Annotated[Template, named("name", "alpaca")] = Template()
+    partition: Partition = Iid()
+    federation: Federation = Federation()
+    local: Local = Local(epochs=1)
+    algorithm: Algorithm = FedAvg()
+    evaluation: Evaluation = Evaluation()
+    engine: Literal["inprocess", "loopback"] = "inprocess"
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default_factory=list)
+    threads: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+    output: str | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Plan":
+        if troubles := self._troubles():
+            raise ValueError("; ".join(troubles))
+        return self
+
+    def _troubles(self) -> list[str]:
+        fed, kind = self.federation, self.adapter.kind
+        clients = getattr(self.partition, "clients", None)
+        troubles = []
+        if clients is not None and isinstance(fed.cohort, int) and fed.cohort > clients:
+            troubles.append(
+                f"federation.cohort {fed.cohort} is more than partition.clients {clients}: lower it, "
+                "or give a share such as 0.5"
+            )
+        if clients is not None and isinstance(fed.minimum, int) and isinstance(fed.cohort, float):
+            cohort = part_of(fed.cohort, clients)
+            if fed.minimum > cohort:
+                troubles.append(
+                    f"federation.minimum {fed.minimum} is more than the {cohort} clients that "
+                    f"federation.cohort {fed.cohort} asks: lower it, or give a share such as 0.5"
+                )
+        if self.local.warmup >= fed.rounds:
+            troubles.append(
+                f"local.warmup {self.local.warmup} must be less than federation.rounds {fed.rounds}"
+            )
+        if kind in ("full", "bitfit") and (self.model.quantise or self.model.precision == "bf16"):
+            troubles.append(
+                f"adapter.kind {kind} trains base weights in fp32: drop model.quantise and "
+                "model.precision bf16, or use adapter.kind lora"
+            )
+        if self.model.gradient_checkpointing and kind == "prefix":
+            troubles.append(
+                "adapter.kind prefix cannot run with model.gradient_checkpointing: drop one"
+            )
+        if self.evaluation.clients and not self.partition.validation:
+            troubles.append("evaluation.clients needs partition.validation > 0, e.g. 0.1")
+        return troubles
+
+    @property
+    def folder(self) -> PurePath:
+        """The run folder: `output`, else runs/<name>."""
+        return PurePath(self.output or f"runs/{self.name}")
