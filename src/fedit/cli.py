@@ -16,23 +16,41 @@ if TYPE_CHECKING:
     from fedit.config import Plan
 
 app = typer.Typer(
-    help="Federated instruction tuning: many owners of private instructions tune one shared model.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
-Recipe = Annotated[Path, typer.Argument(help="recipe (YAML)", show_default=False)]
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="recipe (YAML)")]
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="changes, e.g. federation.rounds=5"),
+    typer.Argument(metavar="KEY=VALUE", help="changes, e.g. federation.rounds=5"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("fedit"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Federated instruction tuning: many owners of private instructions tune one shared model."""
+
+
 @app.command()
 def run(
-    recipe: Annotated[Path, typer.Argument(help="recipe, or run folder with --resume")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="recipe, or run folder with --resume")
+    ],
     changes: Words = None,
     output: Annotated[Path | None, typer.Option(help="run folder (default runs/NAME)")] = None,
     resume: Annotated[
@@ -95,7 +113,7 @@ def partition(
 
 @app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="run folder")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="run folder")],
     data: Annotated[
         str | None, typer.Option(help="instruction data (default: held-out rows)")
     ] = None,
@@ -116,8 +134,8 @@ def evaluate(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="run folder")],
-    target: Annotated[Path, typer.Argument(help="new folder for the model")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="run folder")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="new folder for the model")],
 ) -> None:
     """Merge a run's adapter into its base and write a full model with a model card."""
     from fedit.export import export as export_run

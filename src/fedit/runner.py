@@ -16,6 +16,7 @@ from fedit.core.rounds import rounds
 from fedit.core.seats import Engine
 from fedit.core.tree import Tree
 from fedit.evaluate.loss import held_out_loss, overall
+from fedit.files import whole_folder
 from fedit.recipe import differences, dump_plan, load_plan
 from fedit.records import (
     Record,
@@ -198,8 +199,10 @@ class Run:
         source = job.base.source
         if source == "made":
             source = str(path.absolute() / "base")
-            save_base(job, path / "base")
-        job.adapted.save(path / "adapter", source)
+            with whole_folder(path / "base") as folder:
+                save_base(job, folder)
+        with whole_folder(path / "adapter") as folder:
+            job.adapted.save(folder, source)
 
 
 def save_base(job: Job, folder: Path) -> None:

@@ -1,13 +1,10 @@
-"""Exact match, token F1 and perplexity."""
-
-import math
+"""Exact match and token F1."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedit.core.errors import InputError
-from fedit.evaluate.scores import exact_match, normalise, perplexity, token_f1
+from fedit.evaluate.scores import exact_match, normalise, token_f1
 
 
 @pytest.mark.parametrize(
@@ -65,10 +62,3 @@ def test_laws(one, two):
     assert exact_match(one, one)
     assert not exact_match(one, two) or f1 == 1
     assert normalise(normalise(one)) == normalise(one)
-
-
-def test_perplexity():
-    assert perplexity(3 * math.log(7), 3) == pytest.approx(7)
-    assert perplexity(1e6, 1) == math.inf
-    with pytest.raises(InputError, match="0 learned tokens"):
-        perplexity(0.0, 0)

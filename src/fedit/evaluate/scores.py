@@ -1,11 +1,8 @@
 """Scores of a text against its reference, and of a model against its held-out tokens."""
 
-import math
 import re
 import unicodedata
 from collections import Counter
-
-from fedit.core.errors import InputError
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 # Scripts written without spaces, one token a character: kana with its length mark, Han, 々 and 〇.
@@ -45,22 +42,6 @@ def token_f1(prediction: str, reference: str) -> float:
         return 1.0
     shared = (Counter(one) & Counter(two)).total()
     return 2 * shared / (len(one) + len(two))
-
-
-def perplexity(loss_sum: float, tokens: int) -> float:
-    """exp of the mean loss: `loss_sum` in nats over `tokens` learned tokens; inf if it overflows.
-
-    Raises InputError if there are no tokens to take the mean over.
-    """
-    if tokens < 1:
-        raise InputError(
-            f"evaluation: {tokens} learned tokens have no perplexity; "
-            "give held-out rows with answers"
-        )
-    try:
-        return math.exp(loss_sum / tokens)
-    except OverflowError:
-        return math.inf
 
 
 def _tokens(text: str) -> list[str]:

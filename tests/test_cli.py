@@ -1,0 +1,132 @@
+"""The command line's contract: what goes where, and with which exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedit.cli import app
+from fedit.recipe import dump_plan
+from tests.tiny import finish, journal, tiny
+
+FEDIT = [sys.executable, "-m", "fedit.cli"]
+
+
+def invoke(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_plan(tiny(tmp_path / "run", name="recipe", federation={"rounds": 2})))
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("done") / "run"
+    finish(tiny(folder))
+    return folder
+
+
+def test_json_is_the_journal_and_nothing_else_on_standard_output(recipe, tmp_path):
+    result = invoke("run", recipe, "--json")
+    assert result.exit_code == 0
+    assert [json.loads(line) for line in result.stdout.splitlines()] == journal(tmp_path / "run")
+
+
+def test_quiet_says_nothing(recipe):
+    result = invoke("run", recipe, "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_lines_tell_losses_clients_speed_and_bytes(recipe):
+    said = invoke("run", recipe).stderr
+    assert "4 clients" in said
+    last = next(line for line in said.splitlines() if line.startswith("round 2/2"))
+    for word in ("held-out loss", "train loss", "2 of 2 clients", "tok/s", "↑", "↓"):
+        assert word in last
+    assert "run/adapter" in said.replace("\n", "")
+
+
+def test_a_dry_run_prints_the_plan_and_makes_nothing(recipe, tmp_path):
+    result = invoke("run", recipe, "federation.rounds=7", "--dry-run", "--output", tmp_path / "x")
+    assert result.exit_code == 0
+    assert "# 2 of 4 clients a round, at least 1 must reply" in result.stdout
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(result.stdout)
+    assert "rounds: 7" in invoke("run", copy, "--dry-run").stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml", "copy.yaml"}
+
+
+def test_a_run_folder_resumes_by_its_name_alone(recipe, tmp_path):
+    invoke("run", recipe, "federation.rounds=1")
+    result = invoke("run", "--resume", tmp_path / "run", "federation.rounds=2")
+    assert result.exit_code == 0
+    assert "resuming after round 1" in result.stderr
+    assert [record["round"] for record in journal(tmp_path / "run")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "missing.yaml"], "missing.yaml"),
+        (["run", "RECIPE", "federation.cohorts=2"], "did you mean 'cohort'?"),
+        (["run", "RECIPE", "local.lr=-1"], "local.lr"),
+        (["run", "RECIPE", "data.train=missing.jsonl"], "missing.jsonl"),
+        (["run", "FOLDER"], "--resume"),
+        (["evaluate", "FOLDER"], "plan.yaml"),
+        (["export", "FOLDER", "FOLDER/new"], "plan.yaml"),
+        (["partition", "RECIPE", "--by", "nothing"], "nothing"),
+        (["partition", "RECIPE", "--figure", "picture.bmp"], ".png"),
+        (["run"], "RECIPE"),
+        (["fly"], "fly"),
+    ],
+)
+def test_a_users_mistake_ends_in_a_message_and_exit_code_2(words, said, recipe, tmp_path):
+    places = {"RECIPE": str(recipe), "FOLDER": str(tmp_path), "FOLDER/new": str(tmp_path / "new")}
+    command = [*FEDIT, *(places.get(word, word) for word in words)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_evaluate_agrees_with_the_journal_and_counts_every_row(done, tmp_path):
+    answers = tmp_path / "answers.jsonl"
+    result = invoke("evaluate", done, "--json", "--predictions", answers)
+    scored = json.loads(result.stdout)
+    assert scored["loss"] == pytest.approx(journal(done)[-1]["evaluation"]["loss"])
+    assert scored["rows"] == sum(part["rows"] for part in scored["by"].values()) == 8
+    assert 0 <= scored["exact_match"] <= scored["token_f1"] <= 1
+    written = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert len(written) == 8
+    assert set(written[0]) == {"where", "question", "context", "answer", "reference"}
+
+
+def test_evaluate_takes_any_data_of_a_known_shape(done, tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("question,answer,category\nWhat is 1 + 1?,2,sums\nWhat is 1 + 1?,2,sums\n")
+    result = invoke("evaluate", done, "--data", rows)
+    assert "sums" in result.stdout
+    assert "dropped 1 repeated rows" in result.stderr
+
+
+def test_partition_tells_and_draws_the_same_division(recipe, tmp_path):
+    words = ["partition={by: shards, clients: 5, shards: 2}", "data.limit=null"]
+    picture = tmp_path / "picture.svg"
+    found = json.loads(invoke("partition", recipe, *words, "--json", "--figure", picture).stdout)
+    assert found["column"] == "category"
+    assert sum(client["rows"] for client in found["clients"].values()) == found["rows"]
+    for client in found["clients"].values():
+        assert sum(client["labels"].values()) == client["rows"]
+    assert 0 < found["skew"]["mean"]["jensen_shannon"] <= 1
+    assert picture.read_text().startswith("<?xml")
+    lines = invoke("partition", recipe, *words).stdout.splitlines()
+    assert len(lines) == 6
+    assert lines[-1].startswith("over category: Jensen-Shannon")
