@@ -1,6 +1,7 @@
 """Each tracker really writes what a run logs, and a missing one names its extra."""
 
 import sys
+import time
 
 import pytest
 
@@ -52,6 +53,9 @@ def test_wandb_offline_keeps_its_files_in_the_run_folder(tmp_path, monkeypatch):
     tracker.log(1, {"evaluation/loss": 2.5})
     tracker.close()
     [written] = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    end = time.monotonic() + 60  # its writer is a process of its own, which may lag behind
+    while b"evaluation/loss" not in written.read_bytes() and time.monotonic() < end:
+        time.sleep(0.1)
     assert b"evaluation/loss" in written.read_bytes()
 
 
