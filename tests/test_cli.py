@@ -130,3 +130,16 @@ def test_partition_tells_and_draws_the_same_division(recipe, tmp_path):
     lines = invoke("partition", recipe, *words).stdout.splitlines()
     assert len(lines) == 6
     assert lines[-1].startswith("over category: Jensen-Shannon")
+
+
+def test_labels_that_look_like_markup_or_commands_are_shown_as_text(done, tmp_path):
+    rows = [
+        {"prompt": "q", "completion": "a", "category": "[/x]"},
+        {"prompt": "r", "completion": "b", "category": "\x1b[31mred\x07"},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = invoke("evaluate", done, "--data", file).stdout
+    assert "[/x]" in shown
+    assert "\x1b[31m" not in shown
+    assert "\x07" not in shown

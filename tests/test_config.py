@@ -356,3 +356,15 @@ def test_every_default_has_the_type_that_reading_it_back_gives():
 def test_the_run_folder_is_the_output_or_named_after_the_run():
     assert str(plan(name="a").folder) == "runs/a"
     assert str(plan(name="a", output="/x/y").folder) == "/x/y"
+
+
+def test_an_alias_bomb_is_refused_at_once(tmp_path):
+    from fedit import load_plan
+
+    lines = ["a0: &a0 [x, x]"] + [
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)
+    ]
+    bomb = "model: {config: {model_type: llama, x: *a8}}\ndata: {train: sample}\n"
+    (tmp_path / "bomb.yaml").write_text("\n".join(lines) + "\n" + bomb)
+    with pytest.raises(InputError, match="aliases"):
+        load_plan(tmp_path / "bomb.yaml")

@@ -149,7 +149,7 @@ def test_the_card_tells_how_the_model_was_made(finished, tmp_path):
         "| Prompt template | plain |",
         "| Seed | 0 |",
         "torch ",
-        "No privacy guarantee",
+        "no privacy guarantee",
     ):
         assert said in card, said
     assert card.startswith("---\nlibrary_name: transformers\n")

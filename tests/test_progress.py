@@ -6,7 +6,8 @@ import re
 from rich.console import Console
 
 from fedit.core.messages import Failure, Order, Update
-from fedit.progress import Lines, Live, Watched, clock, display, printable, size_text
+from fedit.printable import printable
+from fedit.progress import Lines, Live, Watched, clock, display, size_text
 from fedit.runner import Finished, Run
 from tests.tiny import tiny
 
@@ -27,7 +28,7 @@ def test_sizes_and_times_read_well():
 
 
 def test_control_characters_and_markup_reach_the_terminal_as_text():
-    assert printable("a\x1b[2Jb\nc") == "a [2Jb c"
+    assert printable("a\x1b[2Jb\nc\x85") == "a [2Jb\nc "
     out = io.StringIO()
     failure = {"client": "c1", "reason": "error", "detail": "\x1b[31m[red]boom[/red]\x07"}
     Lines(out).finished(finished(failures=[failure]))
@@ -88,3 +89,15 @@ def test_which_display_is_chosen(monkeypatch):
     assert names == ["Silent", "Json", "Lines"]
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert type(display(quiet=False, as_json=False)).__name__ == "Live"
+
+
+def test_a_run_that_made_things_worse_says_so():
+    out = io.StringIO()
+    lines = Lines(out)
+    lines._rounds = 3
+    for number, loss in ((0, 2.0), (3, 2.5)):
+        record = {"round": number, "seconds": {}, "evaluation": {"loss": loss}}
+        lines.finished(Finished(number, record, {}))
+    assert "worse than before training" in out.getvalue()
+    lines.finished(Finished(2, {"round": 2, "evaluation": {"loss": None}}, {}))
+    assert "held-out loss not finite" in out.getvalue()

@@ -1,6 +1,7 @@
 """A whole run: what it leaves behind, and that stopping, resuming, seeds and engines keep their word."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,119 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage, done, tm
         for _ in opened.rounds():
             pass
     assert adapter_bytes(tmp_path / "run") == done[1]
+
+
+def test_a_journal_survives_any_letters_and_a_cut_in_the_middle_of_one(tmp_path):
+    rows = [
+        {"instruction": f"q {i}", "response": f"a {i}", "category": "数\u2028b\x85"}
+        for i in range(40)
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan = tiny(tmp_path / "run", data={"train": str(file)})
+    for finished in run(plan):
+        if finished.round == 2:
+            break
+    path = tmp_path / "run" / "journal.jsonl"
+    path.write_bytes(path.read_bytes() + '{"round": 3, "x": "数'.encode()[:-1])
+    finish(plan, resume=True)
+    records = journal(tmp_path / "run")
+    assert [record["round"] for record in records] == [0, 1, 2, 3]
+    assert list(records[0]["evaluation"]["by"]) == ["数\u2028b\x85"]
+
+
+def stopped(folder: Path, **changes):
+    plan = tiny(folder, local={"keep_optimizer": True}, federation={"cohort": 4}, **changes)
+    for finished in run(plan):
+        if finished.round == 2:
+            break
+    return plan
+
+
+@pytest.mark.parametrize("damage", ["checkpoints", "environment", "homes", "home", "plan"])
+def test_what_resuming_needs_is_refused_when_lost_and_nothing_is_erased(damage, tmp_path):
+    folder = tmp_path / "run"
+    plan = stopped(folder)
+    before = (folder / "journal.jsonl").read_bytes()
+    if damage == "checkpoints":
+        shutil.rmtree(folder / "checkpoints")
+    elif damage == "environment":
+        (folder / "environment.json").write_text('{"run": ')
+    elif damage == "homes":
+        shutil.rmtree(folder / "homes")
+    elif damage == "home":
+        home = max((folder / "homes" / "client-01").iterdir())
+        home.write_bytes(home.read_bytes()[:-1] + b"?")
+    else:
+        text = (folder / "plan.yaml").read_text()
+        (folder / "plan.yaml").write_text(text.replace("seed: 0", "seed: 9"))
+        plan = fedit.load_plan(folder / "plan.yaml")
+    said = {"checkpoints": "no checkpoint", "plan": "seed: 0 → 9"}.get(damage, "missing or damaged")
+    with pytest.raises(InputError, match=said):
+        Run(plan, resume=True)
+    assert (folder / "journal.jsonl").read_bytes() == before
+
+
+def test_a_stray_file_among_the_homes_does_not_matter(tmp_path):
+    folder = tmp_path / "run"
+    plan = stopped(folder)
+    (folder / "homes" / "client-01" / "copy of 2.home").write_text("mine")
+    assert finish(plan, resume=True)
+
+
+def test_scoring_refuses_other_rows_and_another_base_than_the_runs(tmp_path):
+    from fedit.score import score
+
+    rows = [{"instruction": f"q {i}", "response": f"a {i}"} for i in range(60)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    finish(tiny(tmp_path / "run", data={"train": str(file)}, evaluation={"max_new_tokens": 2}))
+    score(tmp_path / "run")
+    file.write_text(file.read_text() + json.dumps({"instruction": "new", "response": "row"}) + "\n")
+    with pytest.raises(InputError, match="has changed since the run"):
+        score(tmp_path / "run")
+    assert score(tmp_path / "run", str(file), limit=4)["rows"] == 4
+    known = json.loads((tmp_path / "run" / "environment.json").read_text())
+    known["base"] = "0" * 64
+    (tmp_path / "run" / "environment.json").write_text(json.dumps(known))
+    with pytest.raises(InputError, match="is not the base"):
+        score(tmp_path / "run", str(file), limit=4)
+
+
+def test_rows_and_clients_left_out_are_noted(tmp_path):
+    rows = [{"prompt": f"q {i}", "completion": f"a {i}", "site": f"s{i // 9}"} for i in range(31)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"train": str(file), "holdout": None}
+    partition = {"by": "key", "column": "site", "minimum": 5, "small": "drop"}
+    with Run(tiny(tmp_path / "run", data=data, partition=partition)) as opened:
+        assert any("1 clients below the minimum left out: s3" in note for note in opened.notes)
+
+
+def test_a_column_to_group_by_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"evaluation\.by: .*'categori'.*did you mean 'category'"):
+        Run(tiny(tmp_path / "run", evaluation={"by": "categori"}))
+
+
+def test_validation_shares_are_exact_and_leave_a_row_to_train_on(tmp_path):
+    data = {"holdout": None, "limit": 100}
+    with Run(
+        tiny(
+            tmp_path / "run",
+            data=data,
+            partition={"clients": 1, "validation": 0.29},
+            federation={"cohort": 1},
+        )
+    ) as opened:
+        assert len(opened.job.validation.rows) == 29
+    with Run(
+        tiny(
+            tmp_path / "few", data={**data, "limit": 8}, partition={"clients": 4, "validation": 0.9}
+        )
+    ) as opened:
+        assert [client.examples for client in opened.job.engine.clients()] == [1, 1, 1, 1]
+
+
+def test_everything_in_the_result_can_be_read_by_others(done):
+    for file in (done[0] / "adapter").iterdir():
+        assert file.stat().st_mode & 0o044 == 0o044, file.name

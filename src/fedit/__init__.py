@@ -24,6 +24,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `import fedit` alone stays light."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fedit")
     if name not in _HOMES:
         raise AttributeError(f"module 'fedit' has no attribute {name!r}")
     from importlib import import_module

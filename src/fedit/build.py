@@ -15,7 +15,16 @@ from fedit.core.errors import InputError
 from fedit.core.messages import Client
 from fedit.core.rounds import Policy
 from fedit.core.seats import Algorithm, Engine, Select
-from fedit.corpus import Corpus, Held, cut_notes, divide, held_rows, read_data, share_out
+from fedit.corpus import (
+    Corpus,
+    Held,
+    cut_notes,
+    divide,
+    division_notes,
+    held_rows,
+    read_data,
+    share_out,
+)
 from fedit.data.partition import Parts
 from fedit.data.sample import sample
 from fedit.engines.homes import Homes
@@ -139,7 +148,10 @@ def build(plan: Plan, folder: Path) -> Job:
         engine,
         held_rows(tested, corpus.test, plan.evaluation.by),
         held,
-        corpus.notes + cut_notes("training", encoded) + cut_notes("test", tested),
+        corpus.notes
+        + division_notes(parts)
+        + cut_notes("training", encoded)
+        + cut_notes("test", tested),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedit.core.errors import FeditError, InputError
+from fedit.printable import printable
 
 if TYPE_CHECKING:
     from fedit.config import Plan
@@ -78,6 +79,8 @@ def run(
 
 
 def _run(plan: "Plan", resume: bool, quiet: bool, as_json: bool) -> None:
+    if not (quiet or as_json):
+        print("loading …", file=sys.stderr)
     from fedit.progress import Watched, display
     from fedit.runner import Run
 
@@ -105,6 +108,7 @@ def partition(
     found = describe(_plan(recipe, changes), by)
     if figure is not None:
         draw(found, figure)
+        print(f"wrote {figure}", file=sys.stderr)
     if as_json:
         print(json.dumps(found.to_dict(), ensure_ascii=False))
     else:
@@ -122,9 +126,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a run's adapter: loss per token, exact match and token F1, overall and by category."""
+    _calm_models()
+    if not as_json:
+        print("loading and scoring …", file=sys.stderr)
     from fedit.score import score
 
-    _calm_models()
     result = score(folder, data, limit=limit, predictions=predictions)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
@@ -151,8 +157,11 @@ def main() -> None:
     try:
         app()
     except FeditError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"error: {printable(str(error))}; what was finished before is safe", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -163,6 +172,10 @@ def _plan(
     from fedit.recipe import load_plan
 
     words = list(changes or [])
+    if resume and not recipe.exists() and recipe.suffix not in (".yaml", ".yml"):
+        raise InputError(
+            f"{recipe}: no such run folder; check the path, or give a recipe to begin one"
+        )
     if recipe.is_dir():
         if not resume or not (recipe / "plan.yaml").exists():
             raise InputError(f"{recipe}: is a folder; give a recipe, or a run folder with --resume")
@@ -214,20 +227,22 @@ def _calm_models() -> None:
 def _table(result: dict[str, Any]) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     for note in result["notes"]:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     table = Table(title=f"after round {result['round']}", box=SIMPLE)
     table.add_column("", no_wrap=True)
     for heading in ("rows", "loss/token", "perplexity", "exact match", "token F1"):
         table.add_column(heading, justify="right")
-    for name, part in [("all", result), *result["by"].items()]:
+    groups = result["by"] if set(result["by"]) != {"all"} else {}
+    for name, part in [("all", result), *groups.items()]:
         table.add_row(
-            name,
+            escape(printable(name)),
             f"{part['rows']:,}",
-            f"{part['loss']:.4f}",
-            f"{part['perplexity']:,.1f}",
+            "not finite" if part["loss"] is None else f"{part['loss']:.4f}",
+            "not finite" if part["perplexity"] is None else f"{part['perplexity']:,.1f}",
             f"{part['exact_match']:.1%}",
             f"{part['token_f1']:.1%}",
         )

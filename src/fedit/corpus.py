@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from fedit import config
 from fedit.config import Plan
+from fedit.core.amounts import part_of
 from fedit.core.errors import InputError
 from fedit.core.examples import Example
 from fedit.core.seeds import generator, stream
 from fedit.data import partition
 from fedit.data.columns import labels
+from fedit.data.nearest import nearest
 from fedit.data.partition import Parts
 from fedit.data.sources import Source, read_source
 from fedit.data.splits import drop_duplicates, holdout
@@ -87,6 +89,12 @@ def checked(source: Source, bad_rows: str) -> list[str]:
 def divide(plan: Plan, examples: list[Example]) -> Parts:
     """Give every example to exactly one client, as plan.partition says. Raises InputError."""
     how, rng = plan.partition, generator(plan.seed, "partition")
+    clients = getattr(how, "clients", 1)
+    if clients * how.minimum > len(examples):
+        raise InputError(
+            f"partition.clients: {clients:,} clients with at least {how.minimum} rows each need "
+            f"{clients * how.minimum:,} rows, there are {len(examples):,}; lower clients or minimum"
+        )
     if isinstance(how, config.Key):
         parts = partition.by_key(labels_of(plan, examples, how.column))
         return partition.without_small(parts, how.minimum, how.small)
@@ -103,6 +111,17 @@ def divide(plan: Plan, examples: list[Example]) -> Parts:
     return partition.at_least(parts, how.minimum, rng)
 
 
+def division_notes(parts: Parts) -> list[str]:
+    """What sharing out had to move or leave out, a line each."""
+    notes = []
+    if parts.moved:
+        notes.append(f"partition: {parts.moved} rows moved so that each client has its minimum")
+    if parts.dropped:
+        named = ", ".join(parts.dropped[:5]) + ", …" * (len(parts.dropped) > 5)
+        notes.append(f"partition: {len(parts.dropped)} clients below the minimum left out: {named}")
+    return notes
+
+
 def labels_of(plan: Plan, examples: list[Example], column: str) -> list[str]:
     """Each example's value in a column, or in a derived one such as @length."""
     bins = getattr(plan.partition, "bins", 8)
@@ -111,6 +130,12 @@ def labels_of(plan: Plan, examples: list[Example], column: str) -> list[str]:
 
 def held_rows(encoded: "EncodedSet", examples: Sequence[Example], by: str) -> Held:
     """Encoded rows with their label in column `by`; "all" where a row has none."""
+    known = {label for example in examples for label in example.labels}
+    if examples and by not in known and by != "category":  # the default need not be there
+        raise InputError(
+            f"evaluation.by: no held-out row has a column {by!r}{nearest(by, known)}; "
+            f"there are {', '.join(sorted(known))}"
+        )
     groups = [examples[row].labels.get(by, "all") for row in encoded.rows]
     return Held(encoded.encoded, groups)
 
@@ -122,8 +147,9 @@ def share_out(
     train, held = dict[str, list["Encoded"]](), Held([], [])
     for client, rows in parts.rows.items():
         mine = [by_row[row] for row in rows if row in by_row]
-        count = int(len(mine) * plan.partition.validation)
-        if count == len(mine):
+        share = plan.partition.validation
+        count = min(part_of(share, len(mine)), len(mine) - 1) if share and mine else 0
+        if not mine:
             raise InputError(
                 f"partition: client {parts.names[client]} has no row to learn from "
                 f"({len(rows)} rows, none of them leaves an answer within template.max_length "

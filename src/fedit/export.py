@@ -1,16 +1,17 @@
 """A run's result as a full model: the adapter merged into the base, with a model card."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 
 from fedit.build import make_adapter, make_base
-from fedit.config import Plan, Virtual
+from fedit.config import Virtual
 from fedit.core.errors import InputError
+from fedit.core.examples import Turn
+from fedit.files import whole_folder
 from fedit.report.folder import RunFolder
-from fedit.score import load_run
+from fedit.score import Loaded, load_run
 
 
 def export(path: Path, target: Path) -> None:
@@ -35,16 +36,17 @@ def export(path: Path, target: Path) -> None:
         adapted.write(loaded.state.adapter)
         model = adapted.model
     merged: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model
-    merged.save_pretrained(target)
-    loaded.base.tokenizer.save_pretrained(target)
-    card = model_card(plan, RunFolder(path, read_only=True), loaded.base.source)
-    (target / "README.md").write_text(card, encoding="utf-8")
+    card = model_card(loaded, RunFolder(path, read_only=True))
+    with whole_folder(target) as folder:
+        merged.save_pretrained(folder)
+        loaded.base.tokenizer.save_pretrained(folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def model_card(plan: Plan, folder: RunFolder, source: str) -> str:
+def model_card(loaded: Loaded, folder: RunFolder) -> str:
     """How the model was made, from the run's own records."""
-    journal = folder.journal()
-    known = json.loads(folder.read("environment.json") or "{}")
+    plan, source = loaded.plan, loaded.base.source
+    journal, known = folder.journal(), folder.environment()
     scored = [r for r in journal if r.get("evaluation", {}).get("loss") is not None]
     losses = "not measured"
     if scored:
@@ -64,25 +66,33 @@ def model_card(plan: Plan, folder: RunFolder, source: str) -> str:
         ("Base", base),
         ("Method", f"{plan.algorithm.name}, {plan.adapter.kind} adapter"),
         ("Trained", f"{trained.get('trained', 0):,} of {trained.get('all', 0):,} parameters"),
-        ("Clients", f"{len(known.get('clients', {}))}, {journal[-1]['round']} rounds"),
+        ("Clients", f"{len(known.get('clients', {}))}, {loaded.state.round} rounds"),
         ("Held-out loss", losses),
         ("Prompt template", plan.template.name),
         ("Seed", str(plan.seed)),
         ("Versions", ", ".join(f"{k} {v}" for k, v in known.get("versions", {}).items())),
     ]
     rows = [f"| {name} | {value} |" for name, value in facts]
+    question = Turn("user", "{instruction}", "{context}")
+    prompt = loaded.encoder.prompt(question)
     return "\n".join(
         [
             *header,
             "---",
             f"# {plan.name}",
             "",
-            "Tuned by federated instruction tuning: the clients' data stayed with the clients, only "
-            "adapters were combined. No privacy guarantee beyond that is claimed.",
+            "Tuned by federated instruction tuning, simulated on one machine that held all clients' data: "
+            "no privacy guarantee is claimed.",
             "",
             "| | |",
             "|---|---|",
             *rows,
+            "",
+            "Prompts look like this, and the answer ends with the tokenizer's end-of-sequence token:",
+            "",
+            "```text",
+            prompt,
+            "```",
             "",
         ]
     )

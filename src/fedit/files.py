@@ -29,5 +29,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     yield temporary
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in temporary.rglob("*"):  # some libraries write files that only their owner can read
+        file.chmod((0o777 if file.is_dir() else 0o666) & ~umask)
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)

@@ -7,9 +7,10 @@ from typing import Any
 
 from fedit.config import Labelled, Plan
 from fedit.core.examples import Example
-from fedit.corpus import divide, labels_of, read_data
+from fedit.corpus import divide, division_notes, labels_of, read_data
 from fedit.data.partition import Parts
 from fedit.data.skew import Skew, skew
+from fedit.printable import printable
 from fedit.report.figures import partition_figure, save
 
 
@@ -50,7 +51,8 @@ def describe(plan: Plan, by: str | None = None) -> Division:
     parts = divide(plan, corpus.train)
     column = by or _column(plan, corpus.train)
     found = labels_of(plan, corpus.train, column)
-    return Division(parts, column, found, skew(parts.rows, found), corpus.notes)
+    notes = corpus.notes + division_notes(parts)
+    return Division(parts, column, found, skew(parts.rows, found), notes)
 
 
 def draw(division: Division, path: Path) -> None:
@@ -68,13 +70,12 @@ def draw(division: Division, path: Path) -> None:
 def lines(division: Division) -> list[str]:
     """The partition for a person: a line a client, then the measures."""
     out = [f"note: {note}" for note in division.notes]
+    width = max(len(client) for client in division.parts.rows)
     for client, rows in division.parts.rows.items():
-        counts = Counter(division.labels[row] for row in rows).most_common(4)
-        shown = ", ".join(f"{label} {count}" for label, count in counts)
-        out.append(f"{client}  {len(rows):>6,} rows  {shown}")
-    moved = f", {division.parts.moved} rows moved to meet the minimum" * bool(division.parts.moved)
-    dropped = f", {len(division.parts.dropped)} too small left out" * bool(division.parts.dropped)
-    return [*out, f"over {division.column}: {division.skew}{moved}{dropped}"]
+        counts = Counter(division.labels[row] for row in rows).most_common()
+        shown = ", ".join(f"{label} {count}" for label, count in counts[:4])
+        out.append(f"{client:{width}} {len(rows):>7,} rows  {shown}{', …' * (len(counts) > 4)}")
+    return [printable(line) for line in (*out, f"over {division.column}: {division.skew}")]
 
 
 def _column(plan: Plan, examples: list[Example]) -> str:

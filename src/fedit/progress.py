@@ -1,6 +1,7 @@
 """What a person sees of a run: a live display on a terminal, plain lines elsewhere, JSON for scripts."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fedit.core.messages import Client, Order, Reply, Update
 from fedit.core.seats import Engine
+from fedit.printable import printable
 from fedit.runner import Finished, Run
 
 
@@ -92,6 +94,7 @@ class Lines(Silent):
         self.console = Console(file=out or sys.stderr, highlight=False, soft_wrap=True)
         self._began = time.monotonic()
         self._first = self._rounds = 0
+        self._start: float | None = None
 
     def opened(self, run: Run) -> None:
         """What was loaded, and what a person should know of it."""
@@ -108,10 +111,16 @@ class Lines(Silent):
             detail = printable(failure["detail"])[:300]
             self.say(f"  {failure['client']} failed: {failure['reason']}: {detail}", "yellow")
         self.say(round_line(done, self._rounds, self._left(done.round)))
+        if done.round == 0:
+            self._start = done.loss
+        elif done.round == self._rounds and self._start and (done.loss or math.inf) > self._start:
+            self.say(
+                "note: the held-out loss is worse than before training; lower local.lr?", "yellow"
+            )
 
     def say(self, text: str, style: str | None = None) -> None:
         """A line, whatever brackets it holds."""
-        self.console.print(escape(text), style=style)
+        self.console.print(escape(printable(text)), style=style)
 
     def _left(self, round: int) -> float | None:
         done = round - self._first
@@ -160,7 +169,9 @@ class Live(Lines):
             for key in ("tokens", "bytes_up", "bytes_down")
         }
         rate = totals["tokens"] / (time.monotonic() - self._asked)
-        loss = f"loss {self._replies[-1].metrics['loss']:.3f} · " if self._replies else ""
+        loss = (
+            f"loss {reply.metrics['loss']:.3f} · " if isinstance(reply, Update) else "no reply · "
+        )
         traffic = f"↑ {size_text(totals['bytes_up'])} ↓ {size_text(totals['bytes_down'])}"
         self.progress.update(
             self._clients,
@@ -209,6 +220,8 @@ def round_line(done: Finished, rounds: int, left: float | None) -> str:
     parts = [f"round {done.round}/{rounds}"]
     if done.loss is not None:
         parts.append(f"held-out loss {done.loss:.4f}")
+    elif "loss" in record.get("evaluation", {}):
+        parts.append("held-out loss not finite")
     if "loss" in record:
         train = record["seconds"]["train"]
         parts += [
@@ -244,8 +257,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def printable(text: str) -> str:
-    """Text without control characters, which could steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)

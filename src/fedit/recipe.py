@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
 
 from fedit.config import Plan
 from fedit.core.errors import InputError
@@ -82,7 +83,10 @@ def _parse(text: str, source: str) -> dict[str, Any]:
 
 def _yaml(text: str, source: str) -> Any:
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        tree = YAML(typ="safe", pure=True).load(text)
+        if any(isinstance(event, AliasEvent) for event in YAML(typ="safe", pure=True).parse(text)):
+            raise InputError(f"{source}: YAML aliases (*name) are not read; write the value out")
+        return tree
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,9 +15,10 @@ from fedit.core.messages import State
 from fedit.core.rounds import rounds
 from fedit.core.seats import Engine
 from fedit.core.tree import Tree
+from fedit.engines.homes import Homes
 from fedit.evaluate.loss import held_out_loss, overall
 from fedit.files import whole_folder
-from fedit.recipe import differences, dump_plan, load_plan
+from fedit.recipe import differences, dump_plan, make_plan
 from fedit.records import (
     Record,
     environment,
@@ -36,7 +37,7 @@ class Finished:
 
     round: int
     record: Record
-    adapter: Tree
+    adapter: Tree = field(repr=False)
 
     @property
     def loss(self) -> float | None:
@@ -64,6 +65,7 @@ class Run:
         self.folder = RunFolder(path)
         try:
             self._environment: Record = {}
+            self._changed: list[str] = []
             if self.folder.started:
                 plan = self._reopen(plan, resume)
             self._threads = torch.get_num_threads()
@@ -71,14 +73,14 @@ class Run:
                 torch.set_num_threads(threads)
             self.plan = plan
             self.job: Job = build(plan, path)
-            self.notes = list(self.job.notes)
+            self.notes = [f"plan changed: {line}" for line in self._changed] + self.job.notes
             words = plan.model_dump(mode="json")
             self._trackers = [open_tracker(t, path, plan.name, words) for t in plan.trackers]
             self._settle()
             self.state = self._start()
         except BaseException:
-            self.folder.close()
             self.folder.discard_unstarted()
+            self.folder.close()
             raise
 
     def __enter__(self) -> "Run":
@@ -149,10 +151,11 @@ class Run:
         path = self.folder.path
         if not resume:
             raise InputError(
-                f"output {path}: holds a run already; continue it with --resume, or choose another "
-                "--output"
+                f"output {path}: holds a run already; continue it with --resume (resume=True in Python), "
+                "or choose another --output"
             )
-        old = load_plan(path / "plan.yaml")
+        self._environment = self.folder.environment()
+        old = make_plan(self._environment["plan"], str(path / "environment.json"))
         free = ["output", "trackers", "federation.minimum", "federation.attempts"]
         if plan.federation.rounds >= old.federation.rounds and plan.local.schedule == "constant":
             free.append("federation.rounds")
@@ -160,9 +163,11 @@ class Run:
         if changed:
             raise InputError(
                 f"output {path}: was begun with another plan, so it cannot be resumed with this one: "
-                f"{'; '.join(changed)}. Take the change back, or choose another --output"
+                f"{'; '.join(changed)}. Take that back, or choose another --output (only "
+                "federation.minimum and attempts, trackers and, with a constant schedule, more "
+                "federation.rounds may change)"
             )
-        self._environment = json.loads(self.folder.read("environment.json") or "{}")
+        self._changed = [line for line in differences(old, plan) if not line.startswith("output")]
         return plan
 
     def _settle(self) -> None:
@@ -181,7 +186,7 @@ class Run:
             for name, new in now["versions"].items()
             if old.get(name) != new
         ]
-        self._environment = {**now, **self._environment}
+        self._environment = {**now, **self._environment, "plan": self.plan.model_dump(mode="json")}
         self.folder.write("environment.json", json.dumps(self._environment, indent=1) + "\n")
         self.folder.write("plan.yaml", dump_plan(self.plan))
 
@@ -189,6 +194,22 @@ class Run:
         state, troubles = self.folder.latest(self._environment["run"])
         self.notes += troubles
         self._fresh = state is None
+        journal = self.folder.journal()
+        if state is None and len(journal) > 1:
+            why = "; ".join(troubles) or "there is none"
+            raise InputError(
+                f"output {self.folder.path}: its journal tells of {len(journal) - 1} rounds, but no "
+                f"checkpoint is usable ({why}); restore checkpoints/ from a copy, or begin anew with another "
+                "--output"
+            )
+        done = state.round if state else 0
+        finished = [record.get("clients", {}) for record in journal if record["round"] <= done]
+        keepers = {c for clients in finished for c, m in clients.items() if m.get("bytes_kept")}
+        if state and (lost := Homes(self.folder.path / "homes").unusable(keepers, done)):
+            raise InputError(
+                f"output {self.folder.path}: what clients keep is missing or damaged for {', '.join(lost)}; "
+                "restore homes/ from a copy, or begin anew with another --output"
+            )
         self.folder.rewind(state.round if state else -1)
         return state or self.job.algorithm.server.init(self.job.adapted.read())
 

@@ -11,16 +11,17 @@ from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.examples import Example
 from fedit.core.messages import State
-from fedit.corpus import checked, read_data
+from fedit.corpus import checked, cut_notes, read_data
 from fedit.data.sources import read_source
 from fedit.data.splits import drop_duplicates
 from fedit.evaluate.generate import generate
 from fedit.evaluate.loss import Loss, held_out_loss, overall
 from fedit.evaluate.scores import exact_match, token_f1
 from fedit.recipe import load_plan
+from fedit.records import loss_record
 from fedit.report.folder import RunFolder
 from fedit.train.adapters import Adapted
-from fedit.train.model import Base
+from fedit.train.model import Base, fingerprint
 from fedit.train.prompts import Encoder
 
 
@@ -33,21 +34,30 @@ class Loaded:
     adapted: Adapted
     encoder: Encoder
     state: State
+    hashes: dict[str, str]
 
 
 def load_run(path: Path) -> Loaded:
     """Load the last state of a run, finished or not. Raises InputError."""
     folder = RunFolder(path, read_only=True)
     plan = load_plan(path / "plan.yaml")
-    known = json.loads(folder.read("environment.json") or "{}")
-    state, troubles = folder.latest(known.get("run", ""))
+    known = folder.environment()
+    state, troubles = folder.latest(known["run"])
     if state is None:
         why = "; ".join(troubles) or "nothing was saved yet"
         raise InputError(f"run folder {path}: no usable checkpoint ({why}); run it first")
     base, encoder = make_base(plan)
     adapted = make_adapter(plan, base)
+    now = fingerprint(adapted.model, skip=adapted.parameters.values())
+    if (
+        str(base.device) == known["device"] and now != known["base"]
+    ):  # elsewhere its precision may differ
+        raise InputError(
+            f"model {base.source}: is not the base that {path} was trained on (its weights have changed); "
+            "put that one back"
+        )
     adapted.write(state.adapter)
-    return Loaded(plan, base, adapted, encoder, state)
+    return Loaded(plan, base, adapted, encoder, state, known["data"])
 
 
 def score(
@@ -65,12 +75,14 @@ def score(
     """
     loaded = load_run(path)
     plan = loaded.plan
-    examples, notes = _examples(plan, data)
+    examples, notes = _examples(loaded, data)
     examples = examples[:limit]
     encoded = loaded.encoder.encode_all(examples)
     if not encoded.encoded:
         raise InputError(f"data {data!r}: no row leaves an answer within template.max_length")
     examples = [examples[row] for row in encoded.rows]
+    if predictions is not None:
+        _write(predictions, [], [])  # refused now rather than after all the work
     groups = [example.labels.get(plan.evaluation.by, "all") for example in examples]
     losses = held_out_loss(
         loaded.adapted.model,
@@ -92,16 +104,18 @@ def score(
         )
         for group in losses
     }
-    notes += [f"{len(encoded.unlearnable)} rows with nothing to score left out"] * bool(
-        encoded.unlearnable
-    )
+    notes += cut_notes("scored", encoded)
     return {"round": loaded.state.round, **result, "by": by, "notes": notes}
 
 
 def answer_all(loaded: Loaded, examples: Sequence[Example]) -> list[str]:
     """The model's greedy answers to the last question of each example."""
     new, encoder = loaded.plan.evaluation.max_new_tokens, loaded.encoder
-    prompts = [encoder.prompt_ids(example.turns[:-1], new) for example in examples]
+    places = getattr(loaded.base.model.config, "max_position_embeddings", None) or 10**9
+    reserved = max(
+        0, loaded.plan.template.max_length + new - places
+    )  # prompts as in training if they fit
+    prompts = [encoder.prompt_ids(example.turns[:-1], reserved) for example in examples]
     generated = generate(
         loaded.adapted.model,
         prompts,
@@ -114,9 +128,15 @@ def answer_all(loaded: Loaded, examples: Sequence[Example]) -> list[str]:
     return [encoder.decode(ids) for ids in generated]
 
 
-def _examples(plan: Plan, data: str | None) -> tuple[list[Example], list[str]]:
+def _examples(loaded: Loaded, data: str | None) -> tuple[list[Example], list[str]]:
+    plan = loaded.plan
     if data is None:
         corpus = read_data(plan)
+        if corpus.hashes != loaded.hashes:
+            raise InputError(
+                f"data.train {plan.data.train!r} or its test has changed since the run, so the rows held "
+                "out now may be rows it trained on; put the files back, or give --data FILE"
+            )
         if not corpus.test:
             raise InputError(
                 "the run has no held-out rows (data.test, data.holdout): give --data FILE"
@@ -134,9 +154,7 @@ def _summary(examples: Sequence[Example], answers: Sequence[str], loss: Loss) ->
     pairs = [(answer, example.answer) for answer, example in zip(answers, examples, strict=True)]
     return {
         "rows": len(pairs),
-        "tokens": loss.tokens,
-        "loss": loss.mean,
-        "perplexity": loss.perplexity,
+        **loss_record(loss),
         "exact_match": sum(exact_match(*pair) for pair in pairs) / len(pairs),
         "token_f1": sum(token_f1(*pair) for pair in pairs) / len(pairs),
     }

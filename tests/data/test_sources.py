@@ -179,3 +179,10 @@ def test_real_files_are_read_whole(shared, path, rows, shape):
     assert source.shape == shape
     assert source.bad == []
     assert len(source.examples) == rows or (rows is None and len(source.examples) > 900)
+
+
+def test_files_of_one_stem_keep_their_suffixes_apart(tmp_path):
+    for name in ("a.json", "a.jsonl", "b.json"):
+        (tmp_path / name).write_text('{"prompt": "q", "completion": "a"}\n')
+    files = [example.labels["file"] for example in read_source(str(tmp_path)).examples]
+    assert files == ["a.json", "a.jsonl", "b"]

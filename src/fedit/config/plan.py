@@ -27,9 +27,9 @@ class Plan(Section):
     evaluation: Evaluation = Evaluation()
     engine: Literal["inprocess", "loopback"] = "inprocess"
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default_factory=list)
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=4096)
     seed: int = Field(0, ge=0)
-    output: str | None = None
+    output: Annotated[str, Field(pattern=r"^[^\x00]+$")] | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> "Plan":

@@ -35,7 +35,7 @@ class Local(Section):
 
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
-    batch: int = Field(8, ge=1)
+    batch: int = Field(8, ge=1, le=1_000_000)
     micro_batch: int | None = Field(None, ge=1)
     lr: float = Field(3e-4, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"

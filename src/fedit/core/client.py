@@ -36,9 +36,12 @@ def answer(
         return trainer.fit(client, order, start, pull, memory)
 
     work = algorithm.local(start, order, home, fit)
-    for name, tensor in work.fit.fitted.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise FeditError(f"training diverged: {name} holds NaN or infinity; lower local.lr")
+    for tree in (work.fit.fitted, *work.fit.memory.values()):
+        for name, tensor in tree.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise FeditError(
+                    f"training diverged: {name} holds NaN or infinity; begin anew with a lower local.lr"
+                )
     payload = {ADAPTER: only(work.fit.fitted, order.travels), **work.extra}
     update = Update(client, order.round, order.attempt, payload, work.fit.metrics)
     for guard in algorithm.guards:

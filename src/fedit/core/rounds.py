@@ -36,11 +36,16 @@ class TooFewReplies(FeditError):
     """A round got fewer usable replies than the plan's minimum, in every attempt it was given."""
 
     def __init__(self, order: Order, replied: int, needed: int, failures: Sequence[Failure]):
-        first = f"; first failure: {failures[0]}" if failures else ""
+        first = ""
+        if failures:
+            first = (
+                f"; {failures[0].client} failed first: {failures[0].reason}: {failures[0].detail}"
+            )
         super().__init__(
             f"round {order.round + 1}: {replied} of {len(order.cohort)} clients replied in attempt "
             f"{order.attempt + 1}, federation.minimum asks for {needed}{first}. Nothing is lost: the last "
-            "finished round is saved; mend the cause or lower federation.minimum, then resume"
+            "finished round is saved. Mend the cause, lower federation.minimum or raise "
+            "federation.attempts (both may change on resume), then resume"
         )
 
 

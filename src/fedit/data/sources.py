@@ -4,6 +4,7 @@ import glob
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _read(paths: list[Path]) -> list[_File]:
     root = Path(os.path.commonpath([path.parent for path in paths]))
+    stems = Counter(path.with_suffix("") for path in paths)  # a.json and a.csv keep their suffixes
     files = []
     for path in paths:
         name = path.relative_to(root)
@@ -154,7 +156,8 @@ def _read(paths: list[Path]) -> list[_File]:
             raise InputError(f"data file '{path}': cannot be read: {error.strerror}") from error
         digest = hashlib.sha256(data).hexdigest()
         rows = read_rows(name.as_posix(), data)
-        files.append(_File(name.as_posix(), name.with_suffix("").as_posix(), digest, rows))
+        stem = name.with_suffix("") if stems[path.with_suffix("")] == 1 else name
+        files.append(_File(name.as_posix(), stem.as_posix(), digest, rows))
     return files
 
 

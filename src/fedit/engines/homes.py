@@ -1,9 +1,12 @@
 """What simulated clients keep between rounds, on disk, so that a killed run can go back."""
 
+import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from fedit.core.messages import Home
+from fedit.core.errors import BrokenInvariant
+from fedit.core.messages import Home, Payload
 from fedit.core.wire import pack, unpack
 from fedit.files import write_atomically
 
@@ -25,8 +28,19 @@ class Homes:
         """The home as it was when `round` rounds were finished."""
         for generation, path in reversed(self._files(client)):
             if generation <= round:
-                return Home(unpack(path.read_bytes())[0])
+                return Home(_open(path))
         return Home()
+
+    def unusable(self, clients: Iterable[str], round: int) -> list[str]:
+        """The clients whose home after `round` rounds, which they must have, is missing or damaged."""
+        lost = []
+        for client in sorted(clients):
+            try:
+                if not self.load(client, round).payload:
+                    lost.append(client)
+            except BrokenInvariant:
+                lost.append(client)
+        return lost
 
     def save(self, client: str, round: int, home: Home) -> None:
         """Keep the home of a client that has now done its part of round number `round` (from 1)."""
@@ -35,17 +49,32 @@ class Homes:
             return
         place = self.folder / client
         place.mkdir(parents=True, exist_ok=True)
-        write_atomically(place / f"{round:08d}.safetensors", pack(home.payload, {}))
+        block = pack(home.payload, {})
+        write_atomically(place / f"{round:08d}.home", _seal(block) + block)
         old = [path for generation, path in files if generation <= round - GENERATIONS]
         for path in old[:-1]:  # the newest of the old ones is what an early round would still need
             os.remove(path)
 
     def rewind(self, round: int) -> None:
         """Forget what was kept after `round`: rounds the server has forgotten or is about to repeat."""
-        for path in self.folder.glob("*/*.safetensors"):
-            if int(path.stem) > round:
+        for path in self.folder.glob("*/*.home"):
+            if path.stem.isdigit() and int(path.stem) > round:
                 os.remove(path)
 
     def _files(self, client: str) -> list[tuple[int, Path]]:
-        found = (self.folder / client).glob("*.safetensors")
-        return sorted((int(path.stem), path) for path in found)
+        found = (self.folder / client).glob("*.home")
+        return sorted((int(path.stem), path) for path in found if path.stem.isdigit())
+
+
+def _seal(block: bytes) -> bytes:
+    return hashlib.sha256(block).hexdigest().encode()
+
+
+def _open(path: Path) -> Payload:
+    content = path.read_bytes()
+    seal, block = content[:64], content[64:]
+    if _seal(block) != seal:
+        raise BrokenInvariant(
+            f"{path}: its bytes are not the ones that were written; restore it from a copy"
+        )
+    return unpack(block)[0]

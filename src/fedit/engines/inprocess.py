@@ -51,6 +51,9 @@ class InProcess:
             return Failure(client, "error", f"{type(error).__name__}: {error}")
         self.homes.save(client, order.round + 1, home)
         traffic = {
+            "bytes_kept": float(
+                sum(t.nbytes for tree in home.payload.values() for t in tree.values())
+            ),
             "bytes_down": float(order_size(order, client)),
             "bytes_up": float(update_size(update)),
         }

@@ -73,24 +73,33 @@ class RunFolder:
         """Put a text file into the folder, atomically."""
         write_atomically(self.path / name, content.encode())
 
-    def read(self, name: str) -> str | None:
-        """A text file of the folder, or None."""
-        path = self.path / name
-        return path.read_text(encoding="utf-8") if path.exists() else None
+    def environment(self) -> dict[str, Any]:
+        """What `environment.json` holds. Raises InputError where it is missing or damaged."""
+        path = self.path / "environment.json"
+        try:
+            known: dict[str, Any] = json.loads(path.read_bytes())
+            known["run"], known["plan"], known["data"], known["base"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: missing or damaged ({type(error).__name__}: {error}), so nothing in this folder "
+                "can be told apart from another run's; restore it from a copy, or begin anew elsewhere"
+            ) from None
+        return known
 
     # ---- journal
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one round's record and force it to disk."""
         with open(self.path / "journal.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def journal(self) -> list[dict[str, Any]]:
         """The records written so far; a line cut off by a crash is left out."""
+        path = self.path / "journal.jsonl"
         records = []
-        for line in (self.read("journal.jsonl") or "").splitlines():
+        for line in path.read_bytes().split(b"\n") if path.exists() else []:
             try:
                 records.append(json.loads(line))
             except ValueError:
@@ -103,7 +112,7 @@ class RunFolder:
             if newer > round:
                 self._remove(newer)
         kept = [record for record in self.journal() if record["round"] <= round]
-        self.write("journal.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+        self.write("journal.jsonl", "".join(json.dumps(r) + "\n" for r in kept))
 
     # ---- checkpoints
 

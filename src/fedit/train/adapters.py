@@ -78,7 +78,10 @@ class Adapted:
         """
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(self.model, PeftModel):
-            self.model.peft_config["default"].base_model_name_or_path = base
+            config = self.model.peft_config["default"]
+            config.base_model_name_or_path = base
+            if isinstance(getattr(config, "target_modules", None), set):  # the same file every time
+                config.target_modules = sorted(config.target_modules)
             with (
                 warnings.catch_warnings()
             ):  # PEFT looks the base up on the hub to compare vocabularies

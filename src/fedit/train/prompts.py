@@ -124,6 +124,10 @@ class Encoder:
         _, parts, _ = self._fit(turns, *next(self._tokenise([turns])), max_new_tokens)
         return list(chain.from_iterable(parts))
 
+    def prompt(self, question: Turn) -> str:
+        """The text of a prompt that asks one question, for a person to read."""
+        return self._template.prompt((question,), self._eos)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids: no special tokens, no white space at its ends."""
         text: str = self._tokenizer.decode(
