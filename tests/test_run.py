@@ -320,3 +320,10 @@ def test_validation_shares_are_exact_and_leave_a_row_to_train_on(tmp_path):
 def test_everything_in_the_result_can_be_read_by_others(done):
     for file in (done[0] / "adapter").iterdir():
         assert file.stat().st_mode & 0o044 == 0o044, file.name
+
+
+def test_a_template_is_refused_before_the_model_is_loaded(tmp_path):
+    template = {"name": "own", "prompt": "{instr}"}
+    model = {"config": None, "base": str(tmp_path / "no model here")}
+    with pytest.raises(InputError, match=r"template\.prompt: unknown field \{instr\}"):
+        Run(tiny(tmp_path / "run", template=template, model=model))

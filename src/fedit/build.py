@@ -56,15 +56,13 @@ class Job:
     notes: list[str]
 
 
-def make_template(plan: config.Template, base: Base) -> Template:
-    """The template of that name."""
+def make_template(plan: config.Template) -> Template | None:
+    """The template of that name; None for "chat", which the tokenizer brings. Raises InputError."""
     if plan.name == "own":
         assert plan.prompt is not None  # the plan was checked
         answer_format = "{response}" if plan.answer is None else plan.answer
         return Custom(plan.prompt, plan.prompt_without_context, answer_format)
-    if plan.name == "chat":
-        return Chat(base.tokenizer)
-    return {"alpaca": ALPACA, "vicuna": VICUNA, "plain": PLAIN}[plan.name]
+    return {"alpaca": ALPACA, "vicuna": VICUNA, "plain": PLAIN, "chat": None}[plan.name]
 
 
 def make_algorithm(plan: config.Algorithm) -> Algorithm[Any]:
@@ -93,12 +91,12 @@ def make_policy(plan: config.Federation) -> Policy:
 
 def make_base(plan: Plan) -> tuple[Base, Encoder]:
     """The base model and the encoder of examples for it."""
+    how, template = plan.template, make_template(plan.template)  # refused before anything is loaded
     corpus = (turn.text + " " + turn.context for example in sample() for turn in example.turns)
     base = load_base(plan.model, corpus, trains_base=plan.adapter.kind in ("full", "bitfit"))
     check_tokenizer(base.tokenizer)
-    how = plan.template
-    encoder = Encoder(base.tokenizer, make_template(how, base), how.max_length, how.train_on_inputs)
-    return base, encoder
+    template = template or Chat(base.tokenizer)
+    return base, Encoder(base.tokenizer, template, how.max_length, how.train_on_inputs)
 
 
 def make_adapter(plan: Plan, base: Base) -> Adapted:

@@ -35,11 +35,6 @@ def sub(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tree:
     return map_trees(torch.sub, left, right)
 
 
-def add(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Tree:
-    """left + right, name by name."""
-    return map_trees(torch.add, left, right)
-
-
 def scale(tree: Mapping[str, Tensor], factor: float) -> Tree:
     """factor · tree."""
     return {name: t * factor for name, t in tree.items()}
@@ -68,11 +63,6 @@ def norm(tree: Mapping[str, Tensor]) -> float:
     5.0
     """
     return math.sqrt(math.fsum(float(t.double().square().sum()) for t in tree.values()))
-
-
-def size(tree: Mapping[str, Tensor]) -> int:
-    """Number of parameters."""
-    return sum(t.numel() for t in tree.values())
 
 
 def same(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
