@@ -48,8 +48,9 @@ def holdout(
 
     An int is a number of rows, for each value of the column `by` when one is given (FedIT,
     arXiv 2305.05644: 10 rows for each of 8 categories); a float in (0, 1) is a share of all
-    rows, at least one, spread over the values of `by` as the rows are. Raises InputError for
-    another size and when a group, or everything, would be left without training rows.
+    rows, at least one, spread over the values of `by` as the rows are (a rare value may go to the
+    test whole). Raises InputError for another size, for a count that would leave a value without
+    training rows, and when nothing at all would be left to train on.
     """
     if isinstance(size, bool) or size <= 0 or (isinstance(size, float) and not size < 1):
         raise InputError(
