@@ -234,7 +234,7 @@ def _table(result: dict[str, Any]) -> None:
         print(f"note: {printable(note)}", file=sys.stderr)
     table = Table(title=f"after round {result['round']}", box=SIMPLE)
     table.add_column("", no_wrap=True)
-    for heading in ("rows", "loss/token", "perplexity", "exact match", "token F1"):
+    for heading in ("rows", "loss", "perplexity", "EM", "F1"):
         table.add_column(heading, justify="right")
     groups = result["by"] if set(result["by"]) != {"all"} else {}
     for name, part in [("all", result), *groups.items()]:
