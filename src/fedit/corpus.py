@@ -89,15 +89,10 @@ def checked(source: Source, bad_rows: str) -> list[str]:
 def divide(plan: Plan, examples: list[Example]) -> Parts:
     """Give every example to exactly one client, as plan.partition says. Raises InputError."""
     how, rng = plan.partition, generator(plan.seed, "partition")
-    clients = getattr(how, "clients", 1)
-    if clients * how.minimum > len(examples):
-        raise InputError(
-            f"partition.clients: {clients:,} clients with at least {how.minimum} rows each need "
-            f"{clients * how.minimum:,} rows, there are {len(examples):,}; lower clients or minimum"
-        )
     if isinstance(how, config.Key):
         parts = partition.by_key(labels_of(plan, examples, how.column))
         return partition.without_small(parts, how.minimum, how.small)
+    partition.check_enough(len(examples), how.clients, how.minimum)
     if isinstance(how, config.Dirichlet):
         found = labels_of(plan, examples, how.column)
         parts = partition.dirichlet(found, how.clients, how.alpha, rng)

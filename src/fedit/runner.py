@@ -63,12 +63,12 @@ class Run:
     def __init__(self, plan: Plan, *, resume: bool = False):
         path = Path(plan.folder)
         self.folder = RunFolder(path)
+        self._threads = torch.get_num_threads()
         try:
             self._environment: Record = {}
             self._changed: list[str] = []
             if self.folder.started:
                 plan = self._reopen(plan, resume)
-            self._threads = torch.get_num_threads()
             if threads := plan.threads or self._environment.get("threads"):
                 torch.set_num_threads(threads)
             self.plan = plan
@@ -79,6 +79,7 @@ class Run:
             self._settle()
             self.state = self._start()
         except BaseException:
+            torch.set_num_threads(self._threads)
             self.folder.discard_unstarted()
             self.folder.close()
             raise
@@ -194,6 +195,12 @@ class Run:
         state, troubles = self.folder.latest(self._environment["run"])
         self.notes += troubles
         self._fresh = state is None
+        self._check_resumable(state, troubles)
+        self.folder.rewind(state.round if state else -1)
+        return state or self.job.algorithm.server.init(self.job.adapted.read())
+
+    def _check_resumable(self, state: State | None, troubles: list[str]) -> None:
+        """Refuse to go on, and so to overwrite, where checkpoints or clients' homes were lost."""
         journal = self.folder.journal()
         if state is None and len(journal) > 1:
             why = "; ".join(troubles) or "there is none"
@@ -210,8 +217,6 @@ class Run:
                 f"output {self.folder.path}: what clients keep is missing or damaged for {', '.join(lost)}; "
                 "restore homes/ from a copy, or begin anew with another --output"
             )
-        self.folder.rewind(state.round if state else -1)
-        return state or self.job.algorithm.server.init(self.job.adapted.read())
 
     def _deliver(self) -> None:
         """Write the final adapter as PEFT reads it, and the base beside it where it was made here."""

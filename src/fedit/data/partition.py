@@ -91,18 +91,21 @@ def by_key(labels: Sequence[str]) -> Parts:
     )
 
 
+def check_enough(total: int, clients: int, minimum: int) -> None:
+    """Raises InputError when `total` rows cannot give each client its minimum, before any is dealt."""
+    if total < clients * minimum:
+        raise InputError(
+            f"minimum {minimum}: {clients} clients · {minimum} rows = {clients * minimum}, but there "
+            f"are only {total} rows; lower the minimum or the number of clients"
+        )
+
+
 def at_least(parts: Parts, minimum: int, rng: np.random.Generator) -> Parts:
     """Moves random rows, always from the largest client, until each has `minimum` rows.
 
     Raises InputError at once when there are fewer than clients · `minimum` rows.
     """
-    need = minimum * len(parts.rows)
-    total = sum(map(len, parts.rows.values()))
-    if total < need:
-        raise InputError(
-            f"minimum {minimum}: {len(parts.rows)} clients · {minimum} rows = {need}, but there "
-            f"are only {total} rows; lower the minimum or the number of clients"
-        )
+    check_enough(sum(map(len, parts.rows.values())), len(parts.rows), minimum)
     rows = {client: list(held) for client, held in parts.rows.items()}
     largest = [(-len(held), client) for client, held in rows.items()]
     heapq.heapify(largest)
