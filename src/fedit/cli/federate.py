@@ -1,50 +1,17 @@
-"""The command line: run · partition · evaluate · export."""
+"""The commands on one federation: run · partition · evaluate · export."""
 
 import json
-import os
-import signal
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedit.core.errors import FeditError, InputError
+from fedit.cli.app import AsJson, Recipe, Words, app, calm_libraries, calm_models, read_plan
 from fedit.printable import printable
 
 if TYPE_CHECKING:
     from fedit.config import Plan
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-
-Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="recipe (YAML)")]
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="changes, e.g. federation.rounds=5"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        print(version("fedit"))
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
-    ] = False,
-) -> None:
-    """Federated instruction tuning: many owners of private instructions tune one shared model."""
 
 
 @app.command()
@@ -66,11 +33,11 @@ def run(
     """Federate as the recipe says; writes plan, journal, checkpoints and the adapter."""
     from fedit.recipe import dump_plan
 
-    plan = _plan(recipe, changes, output, resume)
+    plan = read_plan(recipe, changes, output, resume)
     if dry_run:
         print(_arithmetic(plan) + dump_plan(plan), end="")
         return
-    _calm_models()
+    calm_models()
     try:
         _run(plan, resume, quiet, as_json)
     except KeyboardInterrupt:
@@ -104,8 +71,8 @@ def partition(
     """Share the data out to clients as the recipe says; measure and draw how unlike they are."""
     from fedit.partitioned import describe, draw, lines
 
-    _calm_libraries()
-    found = describe(_plan(recipe, changes), by)
+    calm_libraries()
+    found = describe(read_plan(recipe, changes), by)
     if figure is not None:
         draw(found, figure)
         print(f"wrote {figure}", file=sys.stderr)
@@ -126,7 +93,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a run's adapter: loss per token, exact match and token F1, overall and by category."""
-    _calm_models()
+    calm_models()
     if not as_json:
         print("loading and scoring …", file=sys.stderr)
     from fedit.score import score
@@ -146,45 +113,9 @@ def export(
     """Merge a run's adapter into its base and write a full model with a model card."""
     from fedit.export import export as export_run
 
-    _calm_models()
+    calm_models()
     export_run(folder, target)
     print(f"wrote {target}", file=sys.stderr)
-
-
-def main() -> None:
-    """Entry point: a user's mistake ends in one message and exit code 2, an interrupt in 130."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        app()
-    except FeditError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:  # a full disk, a folder that may not be written
-        print(f"error: {printable(str(error))}; what was finished before is safe", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _plan(
-    recipe: Path, changes: list[str] | None, output: Path | None = None, resume: bool = False
-) -> "Plan":
-    from fedit.recipe import load_plan
-
-    words = list(changes or [])
-    if resume and not recipe.exists() and recipe.suffix not in (".yaml", ".yml"):
-        raise InputError(
-            f"{recipe}: no such run folder; check the path, or give a recipe to begin one"
-        )
-    if recipe.is_dir():
-        if not resume or not (recipe / "plan.yaml").exists():
-            raise InputError(f"{recipe}: is a folder; give a recipe, or a run folder with --resume")
-        return load_plan(
-            recipe / "plan.yaml", [*words, f"output={json.dumps(str(output or recipe))}"]
-        )
-    if output is not None:
-        words.append(f"output={json.dumps(str(output))}")
-    return load_plan(recipe, words)
 
 
 def _arithmetic(plan: "Plan") -> str:
@@ -197,31 +128,6 @@ def _arithmetic(plan: "Plan") -> str:
     cohort = part_of(plan.federation.cohort, clients)
     needed = part_of(plan.federation.minimum, cohort, up=True)
     return f"# {cohort} of {clients} clients a round, at least {needed} must reply\n"
-
-
-def _calm_libraries() -> None:
-    """Keep what libraries say of themselves off the screen; their errors still come through."""
-    for name in (
-        "HF_HUB_DISABLE_PROGRESS_BARS",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS",
-        "TQDM_DISABLE",
-    ):
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings(
-        "ignore", message="Position ids are not supported", category=UserWarning
-    )
-
-
-def _calm_models() -> None:
-    """The same for transformers, whose bars and reports know no other switch."""
-    _calm_libraries()
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 def _table(result: dict[str, Any]) -> None:
@@ -247,7 +153,3 @@ def _table(result: dict[str, Any]) -> None:
             f"{part['token_f1']:.1%}",
         )
     Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
