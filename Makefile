@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types contract wheel check lock clean
+.PHONY: help install demo test lint format types contract wheel check base lock clean
 
 help:  ## print these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ check: lint types contract test wheel  ## everything a change must pass
 
 lock:  ## make constraints.txt anew from the newest releases that fit
 	PYTHON=$(PYTHON) scripts/lock.sh
+
+base: install  ## make the embedded base model anew, in build/microworld (half an hour)
+	$(BIN)/python scripts/pretrain.py build/microworld
 
 clean:  ## remove what was built (.venv and runs/ stay)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -97,8 +97,12 @@ def test_public_names_are_these():
         "InputError",
         "Plan",
         "Run",
+        "Study",
         "load_plan",
+        "load_study",
         "make_plan",
+        "make_study",
         "run",
+        "study",
     ]
     assert all(getattr(fedit, name) for name in fedit.__all__)

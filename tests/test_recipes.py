@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from fedit import load_plan
+from fedit import load_plan, load_study
 from fedit.runner import Run
+from fedit.studies.jobs import plan_jobs
 from tests.conftest import REPOSITORY
 from tests.tiny import CONFIG
 
-RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+EVERY = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+STUDIES = [path for path in EVERY if "\nplan:" in path.read_text()]
+RECIPES = [path for path in EVERY if path not in STUDIES]
 SMALL = [
     f"model={{config: {CONFIG}}}",
     "adapter.targets=all-linear",
@@ -21,13 +24,14 @@ SMALL = [
 
 
 def test_there_are_recipes():
-    names = {path.name for path in RECIPES}
+    names = {path.name for path in EVERY}
     assert {
         "demo.yaml",
         "multitask.yaml",
         "alpaca.yaml",
         "shepherd-readme.yaml",
         "fedit-paper.yaml",
+        "study-multitask.yaml",
     } <= names
 
 
@@ -36,6 +40,24 @@ def test_a_recipe_opens_with_its_command_and_is_a_plan(path: Path):
     opening = path.read_text().partition("\nmodel:")[0]
     assert f"fedit run recipes/{path.name}" in opening
     assert load_plan(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_opens_with_its_command_and_is_a_study(path: Path):
+    opening = path.read_text().partition("\nplan:")[0]
+    assert f"fedit study recipes/{path.name}" in opening
+    assert load_study(path).name == path.stem
+
+
+def test_the_multitask_study_comes_to_runs_on_its_rows(shared, tmp_path):
+    data = shared / "data" / "multitask"
+    words = [f"plan.data.train={data / 'train.jsonl'}", f"plan.data.test={data / 'test.jsonl'}"]
+    study = load_study(REPOSITORY / "recipes" / "study-multitask.yaml", words)
+    planned = plan_jobs(study, tmp_path)
+    samples = {job.arm: job.samples for job in planned.jobs}
+    assert samples["fedit"] == samples["local"] == samples["central"] == 6 * 6 * 5 * 8
+    dev = plan_jobs(study, tmp_path, dev=True, tried={"local.lr": 1e-3})
+    assert len(dev.corpus.test) == 7 * 20
 
 
 def final_losses(recipe: str, output: Path, *changes: str) -> tuple[float, float]:

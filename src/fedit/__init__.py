@@ -3,12 +3,26 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedit.config import Plan
+    from fedit.config import Plan, Study
     from fedit.core.errors import FeditError, InputError
-    from fedit.recipe import load_plan, make_plan
+    from fedit.recipe import load_plan, load_study, make_plan, make_study
     from fedit.runner import Finished, Run, run
+    from fedit.studies.study import study
 
-__all__ = ["FeditError", "Finished", "InputError", "Plan", "Run", "load_plan", "make_plan", "run"]
+__all__ = [
+    "FeditError",
+    "Finished",
+    "InputError",
+    "Plan",
+    "Run",
+    "Study",
+    "load_plan",
+    "load_study",
+    "make_plan",
+    "make_study",
+    "run",
+    "study",
+]
 
 _HOMES = {
     "FeditError": "fedit.core.errors",
@@ -16,9 +30,13 @@ _HOMES = {
     "InputError": "fedit.core.errors",
     "Plan": "fedit.config",
     "Run": "fedit.runner",
+    "Study": "fedit.config",
     "load_plan": "fedit.recipe",
+    "load_study": "fedit.recipe",
     "make_plan": "fedit.recipe",
+    "make_study": "fedit.recipe",
     "run": "fedit.runner",
+    "study": "fedit.studies.study",
 }
 
 

@@ -24,6 +24,7 @@ from fedit.corpus import (
     held_rows,
     read_data,
     share_out,
+    taking_part,
 )
 from fedit.data.partition import Parts
 from fedit.data.sample import sample
@@ -32,6 +33,7 @@ from fedit.engines.inprocess import InProcess, through_bytes
 from fedit.selection import samplers, weights
 from fedit.train.adapters import Adapted, attach
 from fedit.train.chat_template import Chat
+from fedit.train.lending import copy_of
 from fedit.train.model import Base, load_base
 from fedit.train.prompts import Encoder, check_tokenizer
 from fedit.train.sft import Supervised
@@ -89,11 +91,18 @@ def make_policy(plan: config.Federation) -> Policy:
     return Policy(sampler, weigh(measure, plan.weight_cap), plan.minimum, plan.attempts)
 
 
-def make_base(plan: Plan) -> tuple[Base, Encoder]:
-    """The base model and the encoder of examples for it."""
+def make_base(plan: Plan, lent: Base | None = None) -> tuple[Base, Encoder]:
+    """The base model and the encoder of examples for it; a `lent` base is not loaded again.
+
+    What is lent stays as it is: an adapter goes on a copy that shares its weights.
+    """
     how, template = plan.template, make_template(plan.template)  # refused before anything is loaded
     corpus = (turn.text + " " + turn.context for example in sample() for turn in example.turns)
-    base = load_base(plan.model, corpus, trains_base=plan.adapter.kind in ("full", "bitfit"))
+    trains_base = plan.adapter.kind in ("full", "bitfit")
+    if lent is None:
+        base = load_base(plan.model, corpus, trains_base=trains_base)
+    else:
+        base = copy_of(lent, own_weights=trains_base)
     check_tokenizer(base.tokenizer)
     template = template or Chat(base.tokenizer)
     return base, Encoder(base.tokenizer, template, how.max_length, how.train_on_inputs)
@@ -108,14 +117,18 @@ def make_adapter(plan: Plan, base: Base) -> Adapted:
     return adapted
 
 
-def build(plan: Plan, folder: Path) -> Job:
-    """Load and check everything; cheap refusals come before the model. Raises InputError."""
+def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
+    """Load and check everything; cheap refusals come before the model. Raises InputError.
+
+    `lent` is the base of the plan's model section, where it is loaded already.
+    """
     corpus = read_data(plan)
-    parts = divide(plan, corpus.train)
-    base, encoder = make_base(plan)
+    parts = taking_part(divide(plan, corpus.train), plan.federation.only)
+    base, encoder = make_base(plan, lent)
     adapted = make_adapter(plan, base)
-    encoded = encoder.encode_all(corpus.train)
-    by_row = dict(zip(encoded.rows, encoded.encoded, strict=True))
+    dealt = sorted(row for rows in parts.rows.values() for row in rows)
+    encoded = encoder.encode_all([corpus.train[row] for row in dealt])
+    by_row = {dealt[i]: one for i, one in zip(encoded.rows, encoded.encoded, strict=True)}
     shards, held = share_out(plan, parts, by_row)
     trainer = Supervised(
         adapted, shards, plan.local, plan.federation.rounds, encoder.pad_id, base.device

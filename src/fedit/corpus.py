@@ -1,7 +1,7 @@
 """A run's examples: read, checked, de-duplicated, held out, and shared out to clients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fedit import config
@@ -64,7 +64,8 @@ def read_data(plan: Plan) -> Corpus:
     if data.limit is not None:
         train = train[: data.limit]
     if data.holdout is not None:
-        train, test = holdout(train, data.holdout.size, data.holdout.by, plan.seed)
+        seed = plan.seed if data.holdout.seed is None else data.holdout.seed
+        train, test = holdout(train, data.holdout.size, data.holdout.by, seed)
     if not train:
         raise InputError(f"data.train {data.train!r}: no usable row is left to train on")
     return Corpus(train, test, hashes, notes)
@@ -104,6 +105,20 @@ def divide(plan: Plan, examples: list[Example]) -> Parts:
     else:
         parts = partition.iid(len(examples), how.clients, rng)
     return partition.at_least(parts, how.minimum, rng)
+
+
+def taking_part(parts: Parts, only: Sequence[str] | None) -> Parts:
+    """The parts of the clients in `only`, all of them where it is None. Raises InputError."""
+    if only is None:
+        return parts
+    for client in only:
+        if client not in parts.rows:
+            some = ", ".join(list(parts.rows)[:5]) + ", …" * (len(parts.rows) > 5)
+            raise InputError(
+                f"federation.only: no client is called {client!r}{nearest(client, parts.rows)}; "
+                f"there are {some}"
+            )
+    return replace(parts, rows={c: rows for c, rows in parts.rows.items() if c in set(only)})
 
 
 def division_notes(parts: Parts) -> list[str]:

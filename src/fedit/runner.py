@@ -29,6 +29,7 @@ from fedit.records import (
 )
 from fedit.report.folder import RunFolder
 from fedit.report.trackers import open_tracker
+from fedit.train.model import Base
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,10 @@ def run(plan: Plan, *, resume: bool = False) -> Iterator[Finished]:
 class Run:
     """An opened run: everything loaded and checked, nothing trained yet; a context manager."""
 
-    def __init__(self, plan: Plan, *, resume: bool = False):
+    def __init__(self, plan: Plan, *, resume: bool = False, lent: Base | None = None):
+        """`lent` is the base of the plan's model section, where it is loaded already."""
         path = Path(plan.folder)
+        self._lent = lent
         self.folder = RunFolder(path)
         self._threads = torch.get_num_threads()
         try:
@@ -72,7 +75,7 @@ class Run:
             if threads := plan.threads or self._environment.get("threads"):
                 torch.set_num_threads(threads)
             self.plan = plan
-            self.job: Job = build(plan, path)
+            self.job: Job = build(plan, path, lent)
             self.notes = [f"plan changed: {line}" for line in self._changed] + self.job.notes
             words = plan.model_dump(mode="json")
             self._trackers = [open_tracker(t, path, plan.name, words) for t in plan.trackers]
@@ -226,13 +229,13 @@ class Run:
         if source == "made":
             source = str(path.absolute() / "base")
             with whole_folder(path / "base") as folder:
-                save_base(job, folder)
+                save_base(job.plan, folder, self._lent)
         with whole_folder(path / "adapter") as folder:
             job.adapted.save(folder, source)
 
 
-def save_base(job: Job, folder: Path) -> None:
+def save_base(plan: Plan, folder: Path, lent: Base | None) -> None:
     """Write a base made on the spot as a model folder, without the adapter that now sits on it."""
-    base, _ = make_base(job.plan)
+    base, _ = make_base(plan, lent)
     base.model.save_pretrained(folder)  # type: ignore[operator]
     base.tokenizer.save_pretrained(folder)

@@ -1,6 +1,7 @@
 """Scores a run's adapter on any instruction data: loss, and answers against references."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from fedit.corpus import checked, cut_notes, read_data
 from fedit.data.sources import read_source
 from fedit.data.splits import drop_duplicates
 from fedit.evaluate.generate import generate
-from fedit.evaluate.loss import Loss, held_out_loss, overall
-from fedit.evaluate.scores import exact_match, token_f1
+from fedit.evaluate.items import Item, check_rules, loss_of, make_items
+from fedit.evaluate.loss import row_losses
+from fedit.evaluate.stored import Scores, write_scores
 from fedit.recipe import load_plan
 from fedit.records import loss_record
 from fedit.report.folder import RunFolder
@@ -70,42 +72,45 @@ def score(
     """Loss per token, perplexity, exact match and token F1, overall and by group, as JSON values.
 
     `data` is any source the plan's `data.columns` and `data.bad_rows` apply to, else the run's own
-    held-out rows; `predictions` names a JSONL file for prompt, answer and reference of every row. EM and
-    F1 are shares in [0, 1]. Raises InputError.
+    held-out rows, whose items are kept in the run's `scores.json`; `predictions` names a JSONL file for
+    prompt, answer and reference of every row. EM and F1 are shares in [0, 1]. Raises InputError.
     """
+    began = time.perf_counter()
     loaded = load_run(path)
-    plan = loaded.plan
     examples, notes = _examples(loaded, data)
-    examples = examples[:limit]
-    encoded = loaded.encoder.encode_all(examples)
-    if not encoded.encoded:
-        raise InputError(f"data {data!r}: no row leaves an answer within template.max_length")
-    examples = [examples[row] for row in encoded.rows]
     if predictions is not None:
-        _write(predictions, [], [])  # refused now rather than after all the work
-    groups = [example.labels.get(plan.evaluation.by, "all") for example in examples]
-    losses = held_out_loss(
+        _write(predictions, [])  # refused now rather than after all the work
+    items, cut = score_items(loaded, examples[:limit])
+    if not items:
+        raise InputError(f"data {data!r}: no row leaves an answer within template.max_length")
+    if predictions is not None:
+        _write(predictions, items)
+    if data is None and limit is None:
+        write_scores(path, Scores(loaded.state.round, time.perf_counter() - began, items))
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.labels.get(loaded.plan.evaluation.by, "all"), []).append(item)
+    by = {group: _summary(groups[group]) for group in sorted(groups)}
+    return {"round": loaded.state.round, **_summary(items), "by": by, "notes": notes + cut}
+
+
+def score_items(loaded: Loaded, examples: Sequence[Example]) -> tuple[list[Item], list[str]]:
+    """The model's loss and answer on each example, and what a person should know of the rows left out.
+
+    Raises InputError for a rule of checking that nobody knows.
+    """
+    check_rules(examples)
+    encoded = loaded.encoder.encode_all(examples)
+    examples = [examples[row] for row in encoded.rows]
+    losses = row_losses(
         loaded.adapted.model,
         encoded.encoded,
-        groups,
-        batch=plan.evaluation.batch,
+        batch=loaded.plan.evaluation.batch,
         pad=loaded.encoder.pad_id,
         device=loaded.base.device,
     )
-    answers = answer_all(loaded, examples)
-    if predictions is not None:
-        _write(predictions, examples, answers)
-    result = _summary(examples, answers, overall(losses))
-    by = {
-        group: _summary(
-            [e for e, g in zip(examples, groups, strict=True) if g == group],
-            [a for a, g in zip(answers, groups, strict=True) if g == group],
-            losses[group],
-        )
-        for group in losses
-    }
-    notes += cut_notes("scored", encoded)
-    return {"round": loaded.state.round, **result, "by": by, "notes": notes}
+    items = make_items(examples, answer_all(loaded, examples), losses)
+    return items, cut_notes("scored", encoded)
 
 
 def answer_all(loaded: Loaded, examples: Sequence[Example]) -> list[str]:
@@ -124,6 +129,7 @@ def answer_all(loaded: Loaded, examples: Sequence[Example]) -> list[str]:
         pad_id=encoder.pad_id,
         batch_size=loaded.plan.evaluation.batch,
         device=loaded.base.device,
+        room=loaded.plan.template.max_length,
     )
     return [encoder.decode(ids) for ids in generated]
 
@@ -150,29 +156,19 @@ def _examples(loaded: Loaded, data: str | None) -> tuple[list[Example], list[str
     return distinct.test, notes
 
 
-def _summary(examples: Sequence[Example], answers: Sequence[str], loss: Loss) -> dict[str, Any]:
-    pairs = [(answer, example.answer) for answer, example in zip(answers, examples, strict=True)]
+def _summary(items: Sequence[Item]) -> dict[str, Any]:
     return {
-        "rows": len(pairs),
-        **loss_record(loss),
-        "exact_match": sum(exact_match(*pair) for pair in pairs) / len(pairs),
-        "token_f1": sum(token_f1(*pair) for pair in pairs) / len(pairs),
+        "rows": len(items),
+        **loss_record(loss_of(items)),
+        "exact_match": sum(item.correct for item in items) / len(items),
+        "token_f1": sum(item.f1 for item in items) / len(items),
     }
 
 
-def _write(path: Path, examples: Sequence[Example], answers: Sequence[str]) -> None:
+def _write(path: Path, items: Sequence[Item]) -> None:
+    keys = ("where", "question", "context", "answer", "reference")
     lines = [
-        json.dumps(
-            {
-                "where": example.where,
-                "question": example.turns[-2].text,
-                "context": example.turns[-2].context,
-                "answer": answer,
-                "reference": example.answer,
-            },
-            ensure_ascii=False,
-        )
-        for example, answer in zip(examples, answers, strict=True)
+        json.dumps({key: getattr(item, key) for key in keys}, ensure_ascii=False) for item in items
     ]
     try:
         path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

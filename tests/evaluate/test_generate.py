@@ -116,3 +116,21 @@ def test_edges(model):
     assert run(model, prompts=[]) == []
     with pytest.raises(InputError, match="prompt 1 has no tokens"):
         run(model, prompts=[[1], []])
+
+
+def test_short_prompts_share_larger_batches_within_the_room(model, monkeypatch):
+    sizes = []
+    real = model.generate
+
+    def counted(input_ids, **options):
+        sizes.append(tuple(input_ids.shape))
+        return real(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(model, "generate", counted)
+    prompts = [[5, 6]] * 9 + [[3, 1, 4, 1, 5, 9]] * 3
+    options = {"max_new_tokens": 2, "stop_ids": (0,), "pad_id": 0, "device": "cpu"}
+    plain = generate(model, prompts, batch_size=2, **options)
+    assert sizes == [(2, 2)] * 4 + [(2, 6)] * 2
+    sizes.clear()
+    assert generate(model, prompts, batch_size=2, room=16, **options) == plain
+    assert sizes == [(8, 2), (4, 6)], "eight rows at most, and 2 · 16 tokens with what is new"

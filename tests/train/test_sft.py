@@ -157,6 +157,7 @@ def test_measurements_are_those_of_the_data():
     metrics = fit(one, start).metrics
     learned = sum(int(row.learn.sum()) for row in ROWS)
     assert metrics["supervised"] == 2 * learned
+    assert metrics["samples"] == 2 * len(ROWS)
     assert metrics["tokens"] == 2 * sum(len(row.ids) for row in ROWS)
     model, _ = plain_model(start)
     with torch.no_grad():

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from fedit.cli import federate  # noqa: F401 - adds its commands
+from fedit.cli import chat, federate, microworld, report, study  # noqa: F401 - each adds its commands
 from fedit.cli.app import app
 from fedit.core.errors import FeditError
 from fedit.printable import printable

@@ -19,6 +19,7 @@ from fedit.config.data import (
 from fedit.config.model import IA3, Adapter, Lora, Model, Plain, Virtual
 from fedit.config.plan import Plan
 from fedit.config.section import Amount, Section
+from fedit.config.study import Study
 from fedit.config.training import Algorithm, Evaluation, FedAvg, Federation, FedProx, Local
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Shards",
     "Sizes",
     "Split",
+    "Study",
     "Template",
     "Virtual",
 ]

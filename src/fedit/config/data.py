@@ -8,10 +8,14 @@ from fedit.config.section import Amount, Section, named
 
 
 class Holdout(Section):
-    """Rows set aside for testing: a share of all, a count, or a count for each value of column `by`."""
+    """Rows set aside for testing: a share of all, a count, or a count for each value of column `by`.
+
+    They are drawn by `seed`, or else by the run's own.
+    """
 
     size: Amount = 0.1
     by: str | None = None
+    seed: int | None = Field(None, ge=0)
 
 
 class Data(Section):

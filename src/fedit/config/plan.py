@@ -39,11 +39,12 @@ class Plan(Section):
 
     def _troubles(self) -> list[str]:
         fed, kind = self.federation, self.adapter.kind
-        clients = getattr(self.partition, "clients", None)
+        clients = len(fed.only) if fed.only else getattr(self.partition, "clients", None)
+        counted = "clients in federation.only" if fed.only else "partition.clients"
         troubles = []
         if clients is not None and isinstance(fed.cohort, int) and fed.cohort > clients:
             troubles.append(
-                f"federation.cohort {fed.cohort} is more than partition.clients {clients}: lower it, "
+                f"federation.cohort {fed.cohort} is more than {counted} {clients}: lower it, "
                 "or give a share such as 0.5"
             )
         if clients is not None and isinstance(fed.minimum, int) and isinstance(fed.cohort, float):

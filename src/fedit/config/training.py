@@ -8,7 +8,7 @@ from fedit.config.section import Amount, Section, named
 
 
 class Federation(Section):
-    """Rounds, who is asked, how many must reply, and how replies are weighted."""
+    """Rounds, who is asked, how many must reply, and how replies are weighted; `only` these take part."""
 
     rounds: int = Field(10, ge=1)
     cohort: Amount = 1.0
@@ -19,6 +19,7 @@ class Federation(Section):
     weight_cap: float | None = Field(None, gt=0)
     unbiased: bool = False
     dropout: float = Field(0.0, ge=0, lt=1)
+    only: list[str] | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _reachable(self) -> "Federation":

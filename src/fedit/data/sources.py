@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fedit.core.errors import InputError
 from fedit.core.examples import Example
+from fedit.data.microworld import microworld
 from fedit.data.rows import SUFFIXES, BadRow, Row, read_rows
 from fedit.data.sample import sample
 from fedit.data.shapes import check_columns, mapped, recognise, to_example
@@ -48,15 +49,18 @@ def read_source(
     split: str = "train",
     revision: str | None = None,
 ) -> Source:
-    """Examples of "sample", a file, a folder, a glob, or a hub id "owner/name" (read last).
+    """Examples of "microworld", "sample", a file, a folder, a glob, or a hub id "owner/name" (read last).
 
     `mapping` says which columns hold what: {"instruction": …, "response": …} or {"messages": …};
-    `split` and `revision` are for the hub. Every example carries the label `file`. Bad rows are
+    `split` and `revision` are for the hub, and name part and seed of the microworld. Every example
+    carries the label `file`. Bad rows are
     returned, never raised. Raises InputError for a source that is missing, empty, unreadable, of
     another kind or of an unknown shape, and for a mapping that does not fit it.
     """
     if source == "sample":
         return _sample(mapping)
+    if source == "microworld":
+        return _microworld(mapping, split, revision)
     paths = _local(source)
     files = [_hub(source, split, revision)] if paths is None else _read(paths)
     if not any(file.rows for file in files):
@@ -92,6 +96,18 @@ def _sample(mapping: Mapping[str, str] | None) -> Source:
     examples = sample()
     digest = hashlib.sha256(repr(examples).encode()).hexdigest()
     return Source(examples, [], {"sample": digest}, "dolly")
+
+
+def _microworld(mapping: Mapping[str, str] | None, part: str, revision: str | None) -> Source:
+    if mapping:
+        raise InputError("data.columns: the microworld needs none; leave it out")
+    if revision is not None and not revision.isdecimal():
+        raise InputError(
+            f"data.revision: {revision!r} is no seed of a microworld; give a whole number ≥ 0"
+        )
+    examples = microworld(part, int(revision or 0))
+    digest = hashlib.sha256(repr(examples).encode()).hexdigest()
+    return Source(examples, [], {f"microworld {part}": digest}, "dolly")
 
 
 def _local(source: str) -> list[Path] | None:

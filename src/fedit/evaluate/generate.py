@@ -20,11 +20,14 @@ def generate(
     pad_id: int,
     batch_size: int,
     device: torch.device | str,
+    room: int = 0,
 ) -> list[list[int]]:
     """Each prompt's continuation: at most `max_new_tokens` ids, those before the first stop id.
 
     `model` is a causal LM of transformers or PEFT on `device`; `prompts` are token ids, answered in
-    the order given, but batched by length and padded on the left with `pad_id`.
+    the order given, but batched by length and padded on the left with `pad_id`. A batch holds
+    `batch_size` prompts, and up to four times as many short ones: as long as, with what is new, they
+    take no more than `batch_size` rows of `room` tokens.
     Always the likeliest token: sampling, beams and penalties of the model's own generation settings
     are switched off. Every module's train or eval mode is put back.
     Raises InputError for an empty prompt.
@@ -40,7 +43,8 @@ def generate(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        for chosen in _batches(prompts, batch_size, _takes_padding(model)):
+        lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+        for chosen in _batches(lengths, batch_size, _takes_padding(model), room):
             ids, mask = _padded([prompts[i] for i in chosen], pad_id)  # [rows, longest]
             whole = model.generate(
                 input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config
@@ -78,13 +82,19 @@ def _takes_padding(model: Any) -> bool:
 
 
 def _batches(
-    prompts: Sequence[Sequence[int]], batch_size: int, padding: bool
+    lengths: Sequence[int], batch_size: int, padding: bool, room: int
 ) -> Iterator[list[int]]:
-    """Places of prompts of like length, or of the same length where there may be no padding."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for _, places in groupby(order, key=lambda i: 0 if padding else len(prompts[i])):
-        group = list(places)
-        yield from (group[i : i + batch_size] for i in range(0, len(group), batch_size))
+    """Places of rows of like length, or of the same length where there may be no padding."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    for _, places in groupby(order, key=lambda i: 0 if padding else lengths[i]):
+        batch: list[int] = []
+        for place in places:
+            small = (len(batch) + 1) * lengths[place] <= batch_size * room
+            if len(batch) >= (4 * batch_size if small else batch_size):
+                yield batch
+                batch = []
+            batch.append(place)
+        yield batch
 
 
 def _padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

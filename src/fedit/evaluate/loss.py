@@ -29,20 +29,14 @@ class Loss:
         return math.exp(self.mean) if self.mean < 700 else math.inf
 
 
-def held_out_loss(
-    model: nn.Module,
-    rows: Sequence[Encoded],
-    groups: Sequence[str],
-    *,
-    batch: int,
-    pad: int,
-    device: torch.device,
-) -> dict[str, Loss]:
-    """Loss by group (`groups[i]` is the group of `rows[i]`), in evaluation mode; every mode is put back.
+def row_losses(
+    model: nn.Module, rows: Sequence[Encoded], *, batch: int, pad: int, device: torch.device
+) -> list[Loss]:
+    """The loss of each row, in evaluation mode; every module's mode is put back.
 
     Batches hold rows of like length; the sums do not depend on the batch size beyond rounding.
     """
-    losses = {group: Loss() for group in sorted(set(groups))}
+    losses = [Loss() for _ in rows]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -54,10 +48,27 @@ def held_out_loss(
             sums.index_add_(0, places, values.double())
             counts = torch.bincount(places, minlength=len(chosen))
             for i, total, count in zip(chosen, sums.tolist(), counts.tolist(), strict=True):
-                losses[groups[i]].total += total
-                losses[groups[i]].tokens += count
+                losses[i] = Loss(total, count)
     for module, training in modes:
         module.training = training
+    return losses
+
+
+def held_out_loss(
+    model: nn.Module,
+    rows: Sequence[Encoded],
+    groups: Sequence[str],
+    *,
+    batch: int,
+    pad: int,
+    device: torch.device,
+) -> dict[str, Loss]:
+    """Loss by group: `groups[i]` is the group of `rows[i]`."""
+    losses = {group: Loss() for group in sorted(set(groups))}
+    found = row_losses(model, rows, batch=batch, pad=pad, device=device)
+    for group, loss in zip(groups, found, strict=True):
+        losses[group].total += loss.total
+        losses[group].tokens += loss.tokens
     return losses
 
 

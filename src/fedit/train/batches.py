@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,16 +42,28 @@ def collate(rows: Sequence[Encoded], pad: int) -> Batch:
     return Batch(torch.from_numpy(ids), torch.from_numpy(attention), torch.from_numpy(learn))
 
 
-def token_losses(model: nn.Module, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+def token_losses(model: Any, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cross entropy in nats of each supervised token (fp32) and the row it stands in.
 
-    Logits are counted from the end: a model with virtual tokens puts more of them in front.
+    The output layer sees the supervised positions only: of the logits, most of the work in a small model
+    with a large vocabulary, nothing is computed that is not learned.
     """
     ids, learn = batch.ids.to(device), batch.learn.to(device)[:, 1:]
-    output = model(input_ids=ids, attention_mask=batch.attention.to(device), use_cache=False)
-    logits = output.logits[:, -ids.shape[1] :][:, :-1][learn]
+    head = model.get_output_embeddings()
+    with head.register_forward_pre_hook(partial(_supervised, learn)):
+        output = model(input_ids=ids, attention_mask=batch.attention.to(device), use_cache=False)
+    logits = output.logits[0]
     losses = nn.functional.cross_entropy(logits.float(), ids[:, 1:][learn], reduction="none")
     return losses, learn.nonzero()[:, 0]
+
+
+def _supervised(learn: Tensor, head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """Hidden states before each supervised token, [1, supervised, width].
+
+    They are counted from the end: a model with virtual tokens puts more of them in front.
+    """
+    (hidden,) = inputs
+    return (hidden[:, -learn.shape[1] - 1 : -1][learn].unsqueeze(0),)
 
 
 def shuffled(

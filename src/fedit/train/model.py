@@ -21,6 +21,9 @@ from transformers import (
 from fedit.config import Model
 from fedit.core.errors import InputError
 
+EMBEDDED = {"microworld": Path(__file__).with_name("microworld")}
+"""Bases that come with fedit, by name; docs/microworld.md says how this one was made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -39,6 +42,8 @@ def load_base(plan: Model, corpus: Iterable[str], *, trains_base: bool = False) 
     the same random weights whatever the run's seed. With `trains_base` (BitFit, full tuning) "auto"
     precision is fp32. Raises InputError naming the key, the value and the remedy.
     """
+    if plan.base in EMBEDDED:
+        plan = plan.model_copy(update={"base": str(EMBEDDED[plan.base]), "revision": None})
     device = pick_device(plan.device)
     dtype = pick_dtype(plan, device, trains_base)
     if plan.config is None:

@@ -53,7 +53,7 @@ class Supervised:
         per_epoch = math.ceil(len(rows) / self.plan.batch)
         steps = self.plan.steps or per_epoch * (self.plan.epochs or 1)
         batches = shuffled(rows, self.plan.batch, generator(order.seed, *names, "order"))
-        loss_sum, supervised, tokens = 0.0, 0, 0
+        loss_sum, supervised, tokens, samples = 0.0, 0, 0, 0
         devices = [self.device] if self.device.type == "cuda" else []
         self.adapted.model.train()
         with torch.random.fork_rng(devices=devices):
@@ -64,6 +64,7 @@ class Supervised:
                     group["lr"] = rate
                 loss, learned, seen = self._step(optimizer, named, batch, pull)
                 loss_sum, supervised, tokens = loss_sum + loss, supervised + learned, tokens + seen
+                samples += len(batch)
         if self.adapted.watch_base() != before:
             raise AdapterError("the base model was written to while an adapter trained")
         fitted = self.adapted.read()
@@ -72,6 +73,7 @@ class Supervised:
             "loss": loss_sum / supervised,
             "supervised": float(supervised),
             "tokens": float(tokens),
+            "samples": float(samples),
             "steps": float(steps),
             "seconds": time.perf_counter() - began,
         }

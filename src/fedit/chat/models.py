@@ -1,0 +1,151 @@
+"""The models of a chat: adapters that are laid on one base in memory, one at a time."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedit.build import make_adapter, make_base
+from fedit.chat.names import BASE, find, label, run_of
+from fedit.config import Plain, Plan
+from fedit.core.errors import InputError
+from fedit.core.messages import State
+from fedit.core.tree import Tree
+from fedit.recipe import load_plan
+from fedit.report.folder import RunFolder
+from fedit.score import Loaded, load_run
+from fedit.train.adapters import Adapted
+from fedit.train.model import fingerprint
+
+
+@dataclass
+class Mount:
+    """A base in memory and the place for an adapter on it: one answer at a time."""
+
+    loaded: Loaded
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def wearing(self, adapter: Tree | None) -> Iterator[Any]:
+        """The model with this adapter, or without any, for as long as the lock is held."""
+        model: Any = self.loaded.adapted.model
+        with self.lock:
+            model.eval()
+            if adapter is None:
+                with model.disable_adapter():
+                    yield model.get_base_model()
+            else:
+                self.loaded.adapted.write(adapter)
+                yield model
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One model of a chat: its name, where it comes from, its adapter (None: the bare base)."""
+
+    name: str
+    origin: str
+    mount: Mount = field(repr=False)
+    adapter: Tree | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """A run as its folder tells it, its base not loaded."""
+
+    name: str
+    path: Path
+    plan: Plan
+    known: dict[str, Any]
+    state: State
+
+
+def open_voices(
+    run: Path, compare: Sequence[str] = (), say: Callable[[str], None] = lambda _: None
+) -> list[Voice]:
+    """The model of a run (or of a study), then those that `compare` names.
+
+    Runs with the same model, adapter and template share one base in memory; for another the base is
+    loaded anew, which `say` is told. Raises InputError: a model nobody knows, or one over another base.
+    """
+    path = run_of(run)
+    named = [(label(path), path), *(find(path, word) for word in compare)]
+    for name, _ in named:
+        if [n for n, _ in named].count(name) > 1:
+            raise InputError(f"--compare {name}: is there twice; name each model once")
+    saved = [None if folder is None else _saved(name, folder) for name, folder in named]
+    mount = Mount(load_run(path))
+    first = saved[0]
+    assert first is not None
+    return [_bare(mount, say) if one is None else _voice(one, first, mount, say) for one in saved]
+
+
+def _saved(name: str, path: Path) -> _Saved:
+    folder = RunFolder(path, read_only=True)
+    known = folder.environment()
+    state, troubles = folder.latest(known["run"])
+    if state is None:
+        why = "; ".join(troubles) or "nothing was saved yet"
+        raise InputError(f"run folder {path}: no usable checkpoint ({why}); run it first")
+    return _Saved(name, path, load_plan(path / "plan.yaml"), known, state)
+
+
+def _bare(mount: Mount, say: Callable[[str], None]) -> Voice:
+    plan = mount.loaded.plan
+    adapter = None
+    if isinstance(plan.adapter, Plain):
+        say(f"{BASE}: loaded anew, as adapter.kind {plan.adapter.kind} changes the base itself")
+        base, _ = make_base(plan)
+        adapter = make_adapter(plan, base).read()
+    return Voice(BASE, "the base without an adapter", mount, adapter)
+
+
+def _voice(one: _Saved, first: _Saved, mount: Mount, say: Callable[[str], None]) -> Voice:
+    here = Path.cwd()
+    place = one.path.relative_to(here) if one.path.is_relative_to(here) else one.path
+    origin = f"{place}, after round {one.state.round}"
+    alike = [getattr(one.plan, key) == getattr(first.plan, key) for key in _SHARED]
+    if all(alike):
+        same = one.known["base"] == first.known["base"]
+        if not same and one.known.get("device") != first.known.get("device"):
+            adapted = mount.loaded.adapted  # trained elsewhere, where its precision may differ
+            same = one.known["base"] == fingerprint(adapted.model, adapted.parameters.values())
+        if not same:
+            raise _other_base(one, first)
+        return Voice(one.name, origin, mount, one.state.adapter)
+    unlike = ", ".join(key for key, same in zip(_SHARED, alike, strict=True) if not same)
+    say(f"{one.name}: its {unlike} section is another, so its base is loaded anew")
+    loaded = load_run(one.path)
+    mine, its = _weights(mount.loaded.adapted), _weights(loaded.adapted)
+    known = mine and its  # full tuning leaves no weight of the base to compare
+    if not (mine <= its or its <= mine) if known else one.plan.model != first.plan.model:
+        raise _other_base(one, first)
+    return Voice(one.name, origin, Mount(loaded), one.state.adapter)
+
+
+_SHARED = ("model", "adapter", "template")
+
+
+def _other_base(one: _Saved, first: _Saved) -> InputError:
+    return InputError(
+        f"--compare {one.name}: {one.path} was trained on another base than {first.path}, or in another "
+        "precision; only runs over one base can be compared"
+    )
+
+
+def _weights(adapted: Adapted) -> set[bytes]:
+    """A hash of every weight of the base, whatever an adapter makes of its name."""
+    mine = {id(parameter) for parameter in adapted.parameters.values()}
+    found = set()
+    for tensor in adapted.model.parameters():
+        if id(tensor) not in mine:
+            flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+            digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(memoryview(flat))  # type: ignore[arg-type]
+            found.add(digest.digest())
+    return found

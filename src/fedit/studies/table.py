@@ -1,0 +1,87 @@
+"""A summary as tables for a terminal of eighty columns."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from fedit.printable import printable
+from fedit.studies.claims import headline, number, ordering, percent
+
+Summary = dict[str, Any]
+
+
+def tables(summary: Summary) -> Iterator[RenderableType]:
+    """The arms, EM by label, the best and worst client alone, and what may be said."""
+    yield arms_table(summary)
+    for label in dict.fromkeys(
+        group.partition("/")[0] for arm in summary["arms"] for group in arm["metrics"]
+    ):
+        groups = [g for g in summary["arms"][0]["metrics"] if g.startswith(f"{label}/")]
+        if len(groups) > 1:
+            yield label_table(summary, label, groups)
+    yield from map(shown, [*spread_lines(summary), *sentences(summary)])
+
+
+def arms_table(summary: Summary) -> Table:
+    """One row an arm: EM and F1 in per cent, loss in nats a token, with 95 % intervals."""
+    seeds = len(summary["seeds"])
+    title = f"{summary['items']:,} items, {seeds} seed{'s' * (seeds != 1)}, 95 % intervals"
+    table = titled(title, ("EM %", "F1 %", "loss", "samples"))
+    for arm in summary["arms"]:
+        scores = arm["metrics"]["all"]
+        table.add_row(
+            shown(arm["name"]),
+            percent(scores["em"]),
+            percent(scores["f1"]),
+            number(scores["loss"], 2),
+            f"{arm['samples']:,}",
+        )
+    return table
+
+
+def label_table(summary: Summary, label: str, groups: Sequence[str]) -> Table:
+    """One row a label, one column an arm: EM in per cent."""
+    table = titled(f"EM % by {shown(label)}", [shown(arm["name"]) for arm in summary["arms"]])
+    for group in groups:
+        means = [arm["metrics"][group]["em"]["mean"] for arm in summary["arms"]]
+        table.add_row(shown(group.partition("/")[2]), *(f"{100 * mean:.1f}" for mean in means))
+    return table
+
+
+def spread_lines(summary: Summary) -> list[str]:
+    """The best and the worst run of arms with several runs a seed."""
+    lines = []
+    for arm, by in summary["spread"].items():
+        ends = [
+            f"{end} {100 * by['em'][end]['value']:.1f} (seed {by['em'][end]['seed']}, "
+            f"{by['em'][end]['client']})"
+            for end in ("best", "worst")
+        ]
+        lines.append(f"{arm} EM: {', '.join(ends)}")
+    return lines
+
+
+def sentences(summary: Summary) -> list[str]:
+    """The headline, and the order of the arms as far as the intervals show it."""
+    lines = [line for line in (headline(summary), *ordering(summary)) if line]
+    if len(summary["seeds"]) == 1:
+        lines.append("one seed: the intervals say nothing of other seeds")
+    return lines
+
+
+def shown(text: str) -> str:
+    """A text from the data or the plan, safe on a terminal and with rich."""
+    return escape(printable(text))
+
+
+def titled(title: str, headings: Sequence[str]) -> Table:
+    """A table whose first column folds and whose numbers stand on the right."""
+    table = Table(title=title, box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold", min_width=8)
+    for heading in headings:
+        table.add_column(heading, justify="right", overflow="fold", min_width=5)
+    return table
