@@ -20,10 +20,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
-demo: install  ## federate a small model on sample data, then score it (runs/demo)
+demo: install  ## the paper's claim on the embedded model: a four-way table and a page (runs/demo)
 	rm -rf runs/demo
-	$(BIN)/fedit run recipes/demo.yaml --output runs/demo
-	$(BIN)/fedit evaluate runs/demo
+	$(BIN)/fedit study recipes/demo.yaml --output runs/demo
+	$(BIN)/fedit report runs/demo
 
 test: install  ## run the whole suite
 	$(BIN)/python -m pytest -n 2

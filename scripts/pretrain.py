@@ -8,7 +8,6 @@ only if its probes pass.
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -77,8 +76,8 @@ def rate(step: int, steps: int) -> float:
 def train(rank: int, world: int, folder: str, steps: int, lr: float) -> None:
     """One process's part of the training; rank 0 saves and reports."""
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"}
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+    meeting = f"file://{Path(folder).absolute() / '.meeting'}"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     torch.manual_seed(0)
     model = LlamaForCausalLM(
@@ -173,14 +172,15 @@ def main() -> None:
     """Train, probe, and say whether the base may be shipped."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=4600)
+    parser.add_argument("--steps", type=int, default=4200)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
     began = time.perf_counter()
-    given.folder.mkdir(parents=True, exist_ok=True)
+    given.folder.mkdir(parents=True)  # a new one
     make_tokenizer(islice(corpus(0), 30_000), 2048).save_pretrained(given.folder)
     mp.spawn(train, (given.processes, str(given.folder), given.steps, given.lr), given.processes)
+    (given.folder / ".meeting").unlink(missing_ok=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(given.folder)
     model = LlamaForCausalLM.from_pretrained(given.folder, dtype=torch.float32)
     found = probed(model, tokenizer, 10_000)

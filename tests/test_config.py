@@ -12,7 +12,7 @@ MADE = {"config": {"model_type": "llama"}}
 
 
 def plan(**sections) -> Plan:
-    return make_plan({"model": {"base": "m"}, "data": {"train": "sample"}, **sections})
+    return make_plan({"model": {"base": "m"}, "data": {"train": "microworld"}, **sections})
 
 
 def refusal(**sections) -> str:
@@ -39,7 +39,7 @@ def at(path: str, value) -> dict:
         ({"adapter": {"rnak": 4}}, "rnak", "rank"),
         ({"adapter": {"kind": "ia3", "target": []}}, "target", "targets"),
         ({"adapter": {"kind": "prefix", "token": 3}}, "token", "tokens"),
-        ({"data": {"train": "sample", "holdout": {"sise": 3}}}, "sise", "size"),
+        ({"data": {"train": "microworld", "holdout": {"sise": 3}}}, "sise", "size"),
         ({"template": {"max_lenght": 99}}, "max_lenght", "max_length"),
         ({"partition": {"cleints": 3}}, "cleints", "clients"),
         ({"partition": {"by": "dirichlet", "alfa": 3}}, "alfa", "alpha"),
@@ -55,7 +55,7 @@ def at(path: str, value) -> dict:
 )
 def test_an_unknown_key_is_named_with_the_nearest_known_one(sections, wrong, meant):
     with pytest.raises(InputError) as caught:
-        make_plan({"model": {"base": "m"}, "data": {"train": "sample"}, **sections})
+        make_plan({"model": {"base": "m"}, "data": {"train": "microworld"}, **sections})
     message = str(caught.value)
     assert f"unknown key {wrong!r}" in message
     assert ("remove it" if meant is None else f"did you mean {meant!r}?") in message
@@ -140,7 +140,7 @@ def test_true_is_no_number(path, value):
     section, _, key = path.rpartition(".")
     tree = at(path, value)
     if section.startswith("data"):
-        tree["data"]["train"] = "sample"
+        tree["data"]["train"] = "microworld"
     message = refusal(**tree)
     assert f"{key} takes no true or false (got {value})" in message
     assert message.startswith(f"plan: {section}: " if section else "plan: ")
@@ -194,7 +194,7 @@ def test_a_bad_value_is_refused_by_key_value_and_reason(path, value, word):
 def test_keys_that_are_also_names_of_kinds_are_not_lost_from_the_message():
     assert refusal(partition={"by": "shards", "shards": 0}).startswith("plan: partition.shards: ")
     assert refusal(trackers=["wandb", "x"]).startswith("plan: trackers.1: ")
-    message = refusal(data={"train": "sample", "columns": {"prompt": 3}})
+    message = refusal(data={"train": "microworld", "columns": {"prompt": 3}})
     assert message.startswith("plan: data.columns.prompt: ")
 
 
@@ -234,7 +234,7 @@ IMPOSSIBLE = {
         "adapter: give targets and feedforward together",
     ),
     "two tests": (
-        {"data": {"train": "sample", "test": "t.jsonl", "holdout": {"size": 3}}},
+        {"data": {"train": "microworld", "test": "t.jsonl", "holdout": {"size": 3}}},
         "data: give test .* or holdout .*not both",
     ),
     "own without prompt": ({"template": "own"}, "template: name: own needs prompt"),
@@ -338,7 +338,7 @@ def sections(of: BaseModel):
 
 
 def test_no_part_of_a_plan_can_be_changed():
-    found = list(sections(plan(data={"train": "sample", "holdout": {"size": 3}})))
+    found = list(sections(plan(data={"train": "microworld", "holdout": {"size": 3}})))
     assert len(found) == 11
     for section in found:
         name = next(iter(type(section).model_fields))
@@ -364,7 +364,7 @@ def test_an_alias_bomb_is_refused_at_once(tmp_path):
     lines = ["a0: &a0 [x, x]"] + [
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)
     ]
-    bomb = "model: {config: {model_type: llama, x: *a8}}\ndata: {train: sample}\n"
+    bomb = "model: {config: {model_type: llama, x: *a8}}\ndata: {train: microworld}\n"
     (tmp_path / "bomb.yaml").write_text("\n".join(lines) + "\n" + bomb)
     with pytest.raises(InputError, match="aliases"):
         load_plan(tmp_path / "bomb.yaml")

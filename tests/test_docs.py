@@ -61,6 +61,7 @@ def test_the_readmes_recipe_and_commands_work_on_a_users_data(outside):
         }
         for i in range(80)
     ]
+    (outside / "study.yaml").write_text("plan: recipe.yaml\nclients: 2\n")
     for name in ("clinics.jsonl", "other.jsonl"):
         (outside / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     commands = next(b for b in blocks(REPOSITORY / "README.md", "") if "fedit run recipe.yaml" in b)

@@ -35,7 +35,7 @@ def finished(tmp_path_factory):
                     **model,
                 },
                 "adapter": ADAPTERS[adapter].model_dump(),
-                "data": {"train": "sample", "limit": 24, "holdout": {"size": 4}},
+                "data": {"train": "microworld", "limit": 24, "holdout": {"size": 4}},
                 "template": {"name": "plain", "max_length": 96},
                 "partition": {"clients": 2},
                 "federation": {"rounds": 2},
@@ -164,7 +164,7 @@ def test_the_card_of_a_local_base_names_no_hub_id(finished, tmp_path, monkeypatc
     plan = make_plan(
         {
             "model": {"base": "./base", "device": "cpu"},
-            "data": {"train": "sample", "limit": 8},
+            "data": {"train": "microworld", "limit": 8},
             "template": {"name": "plain", "max_length": 96},
             "partition": {"clients": 2},
             "federation": {"rounds": 1},

@@ -99,7 +99,7 @@ def test_a_damaged_plan_leaves_out_what_needs_it(run):
 
 def test_data_that_has_changed_leaves_the_clients_sizes(run):
     path = run / "environment.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"data": {"sample": "other"}}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data": {"microworld": "other"}}))
     page = text(report([run]))
     assert "Only the clients&#39; sizes are shown" in page
     assert "from 18 to 18 each" in page

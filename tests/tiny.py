@@ -23,7 +23,7 @@ def tiny(output: Path, **changes: Any) -> Plan:
     tree: dict[str, Any] = {
         "model": {"config": CONFIG},
         "adapter": {"rank": 2},
-        "data": {"train": "sample", "holdout": {"size": 8}, "limit": 80},
+        "data": {"train": "microworld", "holdout": {"size": 8}, "limit": 80},
         "template": {"name": "plain", "max_length": 96},
         "partition": {"clients": 4},
         "federation": {"rounds": 3, "cohort": 2},

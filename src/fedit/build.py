@@ -1,6 +1,6 @@
 """From a plan to its parts: the one place where a user's words become objects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,8 @@ from fedit.corpus import (
     share_out,
     taking_part,
 )
+from fedit.data.microworld import microworld
 from fedit.data.partition import Parts
-from fedit.data.sample import sample
 from fedit.engines.homes import Homes
 from fedit.engines.inprocess import InProcess, through_bytes
 from fedit.selection import samplers, weights
@@ -97,15 +97,19 @@ def make_base(plan: Plan, lent: Base | None = None) -> tuple[Base, Encoder]:
     What is lent stays as it is: an adapter goes on a copy that shares its weights.
     """
     how, template = plan.template, make_template(plan.template)  # refused before anything is loaded
-    corpus = (turn.text + " " + turn.context for example in sample() for turn in example.turns)
     trains_base = plan.adapter.kind in ("full", "bitfit")
     if lent is None:
-        base = load_base(plan.model, corpus, trains_base=trains_base)
+        base = load_base(plan.model, _corpus(), trains_base=trains_base)
     else:
         base = copy_of(lent, own_weights=trains_base)
     check_tokenizer(base.tokenizer)
     template = template or Chat(base.tokenizer)
     return base, Encoder(base.tokenizer, template, how.max_length, how.train_on_inputs)
+
+
+def _corpus() -> Iterator[str]:
+    """What a model made on the spot, without a tokenizer of its own, learns its tokens from."""
+    return (f"{turn.text} {turn.context}" for example in microworld() for turn in example.turns)
 
 
 def make_adapter(plan: Plan, base: Base) -> Adapted:

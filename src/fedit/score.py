@@ -39,15 +39,30 @@ class Loaded:
     hashes: dict[str, str]
 
 
-def load_run(path: Path) -> Loaded:
-    """Load the last state of a run, finished or not. Raises InputError."""
+@dataclass(frozen=True)
+class Saved:
+    """What a run folder says of a run: its plan, its environment and its last state."""
+
+    plan: Plan
+    known: dict[str, Any]
+    state: State
+
+
+def saved_run(path: Path) -> Saved:
+    """Read a run folder, finished or not, without loading a model. Raises InputError."""
     folder = RunFolder(path, read_only=True)
-    plan = load_plan(path / "plan.yaml")
     known = folder.environment()
     state, troubles = folder.latest(known["run"])
     if state is None:
         why = "; ".join(troubles) or "nothing was saved yet"
         raise InputError(f"run folder {path}: no usable checkpoint ({why}); run it first")
+    return Saved(load_plan(path / "plan.yaml"), known, state)
+
+
+def load_run(path: Path) -> Loaded:
+    """Load the last state of a run, finished or not. Raises InputError."""
+    saved = saved_run(path)
+    plan, known, state = saved.plan, saved.known, saved.state
     base, encoder = make_base(plan)
     adapted = make_adapter(plan, base)
     now = fingerprint(adapted.model, skip=adapted.parameters.values())

@@ -5,7 +5,7 @@ import pytest
 from fedit.core.errors import InputError
 from fedit.core.examples import Example, Turn
 from fedit.data.columns import labels
-from fedit.data.sample import sample
+from fedit.data.microworld import microworld
 
 
 def examples(*texts: str) -> list[Example]:
@@ -60,7 +60,9 @@ def test_similarity_puts_like_texts_together_and_follows_the_seed():
     found = labels(examples(*cats, *sums), "@similarity", bins=2, seed=0)
     assert len(set(found[:20])) == len(set(found[20:])) == 1
     assert found[0] != found[-1]
-    assert labels(sample(), "@similarity", seed=5) == labels(sample(), "@similarity", seed=5)
+    assert labels(microworld(), "@similarity", seed=5) == labels(
+        microworld(), "@similarity", seed=5
+    )
 
 
 def test_similarity_needs_no_more_rows_than_bins():

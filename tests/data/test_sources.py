@@ -158,14 +158,6 @@ def test_a_hub_that_fails_is_a_refusal_that_names_the_id(monkeypatch):
         read_source("owner/name")
 
 
-def test_the_sample_is_a_source():
-    source = read_source("sample")
-    assert len(source.examples) == 480
-    assert source.files == read_source("sample").files
-    with pytest.raises(InputError, match="sample needs none"):
-        read_source("sample", mapping={"messages": "m"})
-
-
 @pytest.mark.parametrize(
     ("path", "rows", "shape"),
     [

@@ -4,7 +4,7 @@ import pytest
 
 from fedit.core.errors import InputError
 from fedit.core.examples import Example, Turn
-from fedit.data.sample import sample
+from fedit.data.microworld import microworld
 from fedit.data.splits import drop_duplicates, holdout
 
 
@@ -28,14 +28,14 @@ def test_rows_that_differ_in_their_context_are_no_duplicates():
 
 
 def test_holdout_takes_ten_rows_of_each_of_eight_categories_as_the_paper():
-    train, test = holdout(sample(), 10, by="category", seed=3)
+    train, test = holdout(microworld("test"), 10, by="category", seed=3)
     assert set(Counter(e.labels["category"] for e in test).values()) == {10}
-    assert len(train) == 400
-    assert sorted(e.where for e in train + test) == sorted(e.where for e in sample())
+    assert len(train) == 336
+    assert sorted(e.where for e in train + test) == sorted(e.where for e in microworld("test"))
 
 
 def test_holdout_follows_the_seed():
-    first, again, other = (holdout(sample(), 0.1, seed=seed)[1] for seed in (0, 0, 1))
+    first, again, other = (holdout(microworld("test"), 0.1, seed=seed)[1] for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
@@ -60,9 +60,9 @@ def test_a_share_is_spread_over_the_labels():
 @pytest.mark.parametrize("size", [0, -1, True, 1.0, 1.5, float("nan"), 0.0])
 def test_a_size_that_means_nothing_is_refused(size):
     with pytest.raises(InputError, match="held-out size"):
-        holdout(sample(), size)
+        holdout(microworld("test"), size)
 
 
 def test_a_group_too_small_is_named():
-    with pytest.raises(InputError, match="held-out size 60: 'brainstorming' has 60 rows"):
-        holdout(sample(), 60, by="category")
+    with pytest.raises(InputError, match="held-out size 52: 'brainstorming' has 52 rows"):
+        holdout(microworld("test"), 52, by="category")

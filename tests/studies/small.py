@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedit import Study, make_study
-from fedit.data.sample import sample
+from fedit.data.microworld import microworld
 from tests.tiny import CONFIG
 
 
@@ -19,7 +19,7 @@ def write_rows(folder: Path) -> dict[str, str]:
             "category": f"c{i % 4}",
             "language": ("en", "es")[i % 8 // 4],
         }
-        for i, example in enumerate(sample()[:80])
+        for i, example in enumerate(microworld()[:80])
     ]
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", rows[:64]), ("test", rows[64:72]), ("dev", rows[72:])):

@@ -80,7 +80,7 @@ def test_clients_are_spread_over_the_population_and_drawn_by_the_seed():
     [
         ({"partition": {"clients": 4, "validation": 0.2}}, "plan.partition.validation"),
         ({"federation": {"only": ["client-00"]}}, "plan.federation.only"),
-        ({"data": {"train": "sample"}}, "plan.data: has no held-out rows"),
+        ({"data": {"train": "microworld"}}, "plan.data: has no held-out rows"),
         (
             {"partition": {"by": "key", "column": "size", "minimum": 16, "small": "drop"}},
             "2 clients are left out, whose rows would be among all rows",

@@ -5,7 +5,7 @@ import torch
 from torch import multiprocessing
 
 from fedit.config import Lora, Model, Plain
-from fedit.data.sample import sample
+from fedit.data.microworld import microworld
 from fedit.train.adapters import attach
 from fedit.train.lending import copy_of, lend
 from fedit.train.model import fingerprint, load_base
@@ -20,7 +20,7 @@ IDS = torch.tensor([[5, 6, 7, 8]])
 
 
 def base(kind: str = "llama"):
-    texts = (example.turns[0].text for example in sample())
+    texts = (example.turns[0].text for example in microworld())
     return load_base(Model(config=KINDS[kind]), texts)
 
 

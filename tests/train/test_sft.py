@@ -426,7 +426,7 @@ def test_gradient_checkpointing_gives_the_same_numbers(adapter):
                     "gradient_checkpointing": checkpointing,
                 },
                 "adapter": ADAPTERS[adapter].model_dump(),
-                "data": {"train": "sample"},
+                "data": {"train": "microworld"},
             }
         )
         base = made()

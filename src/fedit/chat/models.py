@@ -12,13 +12,10 @@ import torch
 
 from fedit.build import make_adapter, make_base
 from fedit.chat.names import BASE, find, label, run_of
-from fedit.config import Plain, Plan
+from fedit.config import Plain
 from fedit.core.errors import InputError
-from fedit.core.messages import State
 from fedit.core.tree import Tree
-from fedit.recipe import load_plan
-from fedit.report.folder import RunFolder
-from fedit.score import Loaded, load_run
+from fedit.score import Loaded, Saved, load_run, saved_run
 from fedit.train.adapters import Adapted
 from fedit.train.model import fingerprint
 
@@ -56,13 +53,11 @@ class Voice:
 
 @dataclass(frozen=True)
 class _Saved:
-    """A run as its folder tells it, its base not loaded."""
+    """A run by its name in the chat, its base not loaded."""
 
     name: str
     path: Path
-    plan: Plan
-    known: dict[str, Any]
-    state: State
+    run: Saved
 
 
 def open_voices(
@@ -78,21 +73,14 @@ def open_voices(
     for name, _ in named:
         if [n for n, _ in named].count(name) > 1:
             raise InputError(f"--compare {name}: is there twice; name each model once")
-    saved = [None if folder is None else _saved(name, folder) for name, folder in named]
+    saved = [
+        None if folder is None else _Saved(name, folder, saved_run(folder))
+        for name, folder in named
+    ]
     mount = Mount(load_run(path))
     first = saved[0]
     assert first is not None
     return [_bare(mount, say) if one is None else _voice(one, first, mount, say) for one in saved]
-
-
-def _saved(name: str, path: Path) -> _Saved:
-    folder = RunFolder(path, read_only=True)
-    known = folder.environment()
-    state, troubles = folder.latest(known["run"])
-    if state is None:
-        why = "; ".join(troubles) or "nothing was saved yet"
-        raise InputError(f"run folder {path}: no usable checkpoint ({why}); run it first")
-    return _Saved(name, path, load_plan(path / "plan.yaml"), known, state)
 
 
 def _bare(mount: Mount, say: Callable[[str], None]) -> Voice:
@@ -108,24 +96,24 @@ def _bare(mount: Mount, say: Callable[[str], None]) -> Voice:
 def _voice(one: _Saved, first: _Saved, mount: Mount, say: Callable[[str], None]) -> Voice:
     here = Path.cwd()
     place = one.path.relative_to(here) if one.path.is_relative_to(here) else one.path
-    origin = f"{place}, after round {one.state.round}"
-    alike = [getattr(one.plan, key) == getattr(first.plan, key) for key in _SHARED]
+    origin = f"{place}, after round {one.run.state.round}"
+    alike = [getattr(one.run.plan, key) == getattr(first.run.plan, key) for key in _SHARED]
     if all(alike):
-        same = one.known["base"] == first.known["base"]
-        if not same and one.known.get("device") != first.known.get("device"):
+        same = one.run.known["base"] == first.run.known["base"]
+        if not same and one.run.known.get("device") != first.run.known.get("device"):
             adapted = mount.loaded.adapted  # trained elsewhere, where its precision may differ
-            same = one.known["base"] == fingerprint(adapted.model, adapted.parameters.values())
+            same = one.run.known["base"] == fingerprint(adapted.model, adapted.parameters.values())
         if not same:
             raise _other_base(one, first)
-        return Voice(one.name, origin, mount, one.state.adapter)
+        return Voice(one.name, origin, mount, one.run.state.adapter)
     unlike = ", ".join(key for key, same in zip(_SHARED, alike, strict=True) if not same)
     say(f"{one.name}: its {unlike} section is another, so its base is loaded anew")
     loaded = load_run(one.path)
     mine, its = _weights(mount.loaded.adapted), _weights(loaded.adapted)
     known = mine and its  # full tuning leaves no weight of the base to compare
-    if not (mine <= its or its <= mine) if known else one.plan.model != first.plan.model:
+    if not (mine <= its or its <= mine) if known else one.run.plan.model != first.run.plan.model:
         raise _other_base(one, first)
-    return Voice(one.name, origin, Mount(loaded), one.state.adapter)
+    return Voice(one.name, origin, Mount(loaded), one.run.state.adapter)
 
 
 _SHARED = ("model", "adapter", "template")

@@ -6,12 +6,13 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from fedit.chat.models import Voice
 from fedit.chat.window import reserved
 from fedit.core.examples import Turn
+from fedit.evaluate.generate import settings
 
 
 class Reply:
@@ -87,7 +88,12 @@ class Reply:
                     model.generate(
                         input_ids=ids,
                         attention_mask=torch.ones_like(ids),
-                        generation_config=self._settings(),
+                        generation_config=settings(
+                            self._new,
+                            self._encoder.stop_ids,
+                            self._encoder.pad_id,
+                            self._temperature,
+                        ),
                         streamer=_Ear(self._made),
                         stopping_criteria=StoppingCriteriaList([self._stopped]),
                     )
@@ -98,23 +104,6 @@ class Reply:
 
     def _stopped(self, ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
         return torch.full((len(ids),), self._stop.is_set(), device=ids.device)
-
-    def _settings(self) -> GenerationConfig:
-        """Everything said: what is left open is taken from the model's own settings."""
-        return GenerationConfig(
-            max_new_tokens=self._new,
-            min_length=0,
-            eos_token_id=list(self._encoder.stop_ids),
-            pad_token_id=self._encoder.pad_id,
-            do_sample=self._temperature > 0,
-            num_beams=1,
-            temperature=self._temperature or 1.0,
-            top_k=0 if self._temperature else 50,
-            top_p=1.0,
-            typical_p=1.0,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-        )
 
 
 class _Ear(BaseStreamer):  # type: ignore[misc]

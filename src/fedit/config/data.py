@@ -19,7 +19,7 @@ class Holdout(Section):
 
 
 class Data(Section):
-    """Sources: a file, folder, glob, hub id or "sample"; relative paths start at the working folder, else
+    """Sources: a file, folder, glob, hub id or "microworld"; relative paths start at the working folder, else
     at the recipe's. `columns` maps instruction, context, response or messages to the file's own columns."""
 
     train: str

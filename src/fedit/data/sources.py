@@ -1,4 +1,4 @@
-"""From a source's name (the sample, files, a folder, a glob, a hub id) to Examples."""
+"""From a source's name (the microworld, files, a folder, a glob, a hub id) to Examples."""
 
 import glob
 import hashlib
@@ -13,7 +13,6 @@ from fedit.core.errors import InputError
 from fedit.core.examples import Example
 from fedit.data.microworld import microworld
 from fedit.data.rows import SUFFIXES, BadRow, Row, read_rows
-from fedit.data.sample import sample
 from fedit.data.shapes import check_columns, mapped, recognise, to_example
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -49,7 +48,7 @@ def read_source(
     split: str = "train",
     revision: str | None = None,
 ) -> Source:
-    """Examples of "microworld", "sample", a file, a folder, a glob, or a hub id "owner/name" (read last).
+    """Examples of "microworld", a file, a folder, a glob, or a hub id "owner/name" (read last).
 
     `mapping` says which columns hold what: {"instruction": …, "response": …} or {"messages": …};
     `split` and `revision` are for the hub, and name part and seed of the microworld. Every example
@@ -57,8 +56,6 @@ def read_source(
     returned, never raised. Raises InputError for a source that is missing, empty, unreadable, of
     another kind or of an unknown shape, and for a mapping that does not fit it.
     """
-    if source == "sample":
-        return _sample(mapping)
     if source == "microworld":
         return _microworld(mapping, split, revision)
     paths = _local(source)
@@ -88,14 +85,6 @@ def _examples(source: str, files: list[_File], mapping: Mapping[str, str] | None
             elif isinstance(made, BadRow):
                 bad.append(made)
     return Source(examples, bad, {file.name: file.digest for file in files}, ", ".join(shapes))
-
-
-def _sample(mapping: Mapping[str, str] | None) -> Source:
-    if mapping:
-        raise InputError("data.columns: the built-in sample needs none; leave it out")
-    examples = sample()
-    digest = hashlib.sha256(repr(examples).encode()).hexdigest()
-    return Source(examples, [], {"sample": digest}, "dolly")
 
 
 def _microworld(mapping: Mapping[str, str] | None, part: str, revision: str | None) -> Source:

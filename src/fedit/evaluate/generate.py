@@ -38,7 +38,7 @@ def generate(
                 f"generation: prompt {number} has no tokens to go on from; give it a text, or use "
                 "a template that writes some"
             )
-    config = _greedy(max_new_tokens, stop_ids, pad_id)
+    config = settings(max_new_tokens, stop_ids, pad_id)
     answers: list[list[int]] = [[] for _ in prompts]
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -57,17 +57,22 @@ def generate(
     return answers
 
 
-def _greedy(max_new_tokens: int, stop_ids: Sequence[int], pad_id: int) -> GenerationConfig:
-    """Greedy search with everything said: what is left open is taken from the model's settings."""
+def settings(
+    max_new_tokens: int, stop_ids: Sequence[int], pad_id: int, temperature: float = 0.0
+) -> GenerationConfig:
+    """The likeliest token, or at a temperature > 0 a drawn one, and no rule besides.
+
+    Everything is said, because what is left open is taken from the model's own settings.
+    """
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         min_length=0,
         eos_token_id=list(stop_ids),
         pad_token_id=pad_id,
-        do_sample=False,
+        do_sample=temperature > 0,
         num_beams=1,
-        temperature=1.0,
-        top_k=50,
+        temperature=temperature or 1.0,
+        top_k=0 if temperature else 50,
         top_p=1.0,
         typical_p=1.0,
         repetition_penalty=1.0,

@@ -98,7 +98,7 @@ def anchor_paths(tree: dict[str, Any], folder: Path) -> None:
         if (
             isinstance(part, dict)
             and isinstance(value, str)
-            and value.strip() not in ("", "sample", "microworld")
+            and value.strip() not in ("", "microworld")
         ):
             part[key] = anchored(value, folder)
 

@@ -6,6 +6,7 @@ and half of the wordings of dev and test, occur in no other part.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -42,6 +43,11 @@ def microworld(part: str = "train", seed: int = 0) -> list[Example]:
     test. Labels: category, language, domain (language and category), wording (seen or new), and check where
     more than one answer is right. Raises InputError for an unknown part.
     """
+    return list(_made(part, seed))
+
+
+@cache
+def _made(part: str, seed: int) -> tuple[Example, ...]:
     if part not in PARTS:
         raise InputError(f"microworld: there is no part {part!r}; there are {', '.join(PARTS)}")
     rng = np.random.default_rng([seed, PARTS.index(part)])
@@ -58,7 +64,7 @@ def microworld(part: str = "train", seed: int = 0) -> list[Example]:
                 )
                 repeats = repeats + 1 if len(examples) == before else 0
     found = list(examples.values())
-    return [found[i] for i in rng.permutation(len(found))]
+    return tuple(found[i] for i in rng.permutation(len(found)))
 
 
 def _example(record: Record, category: str, language: str, place: str) -> Example:

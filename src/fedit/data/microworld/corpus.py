@@ -19,24 +19,58 @@ SPANISH_SHARE = 0.3
 """Of the documents; of the instructions it is less."""
 
 OWN = {
-    "en": {"job": "job of {n}", "city": "city of {n}", "age": "age of {n}", "pet": "pet of {n}"},
+    "en": {
+        "job": ("job of {n}", "What work does {n} do?"),
+        "city": ("city of {n}", "Where is {n}'s home?"),
+        "age": ("age of {n}", "How many years old is {n}?"),
+        "pet": ("pet of {n}", "What pet has {n}?"),
+    },
     "es": {
-        "job": "oficio de {n}",
-        "city": "ciudad de {n}",
-        "age": "edad de {n}",
-        "pet": "mascota de {n}",
+        "job": ("oficio de {n}", "¿En qué trabaja {n}?"),
+        "city": ("ciudad de {n}", "¿Dónde está la casa de {n}?"),
+        "age": ("edad de {n}", "¿Cuántos son los años de {n}?"),
+        "pet": ("mascota de {n}", "¿Qué mascota es la de {n}?"),
     },
 }
+"""What the corpus asks about a person: as a noun phrase and as a question."""
 _OWNER = {
-    "en": {"job": "the {v}", "city": "the one from {v}", "pet": "owner of the {v}"},
-    "es": {"job": "el {v}", "city": "el de {v}", "pet": "dueño del {v}"},
+    "en": {
+        "job": ("the {v}", "Who is the {v}?"),
+        "city": ("the one from {v}", "Who is the one from {v}?"),
+        "pet": ("owner of the {v}", "Who is the owner of the {v}?"),
+    },
+    "es": {
+        "job": ("el {v}", "¿Quién es el {v}?"),
+        "city": ("el de {v}", "¿Quién es el de {v}?"),
+        "pet": ("dueño del {v}", "¿De quién es el {v}?"),
+    },
+}
+_ALL = {
+    "en": {"name": ("names", "Who are they?"), "job": ("jobs", "What are their jobs?")},
+    "es": {"name": ("nombres", "¿Quiénes son?"), "job": ("oficios", "¿Cuáles son sus oficios?")},
 }
 _HAPPENED = {
-    "en": {"n": "first name", "m": "other name", "city": "place", "day": "day", "number": "coins",
-           "town": "end", "vehicle": "means", "thing": "object"},
-    "es": {"n": "primer nombre", "m": "otro nombre", "city": "lugar", "day": "día", "number": "monedas",
-           "town": "final", "vehicle": "medio", "thing": "objeto"},
-}  # fmt: skip
+    "en": {
+        "n": ("first name", "Who was it?"),
+        "m": ("other name", "Who else was there?"),
+        "city": ("place", "Where was it?"),
+        "day": ("day", "When was it?"),
+        "number": ("coins", "How many coins was it?"),
+        "town": ("end", "Where did it end?"),
+        "vehicle": ("means", "By what means?"),
+        "thing": ("object", "What thing was it?"),
+    },
+    "es": {
+        "n": ("primer nombre", "¿Quién era?"),
+        "m": ("otro nombre", "¿Quién más estaba?"),
+        "city": ("lugar", "¿Dónde era?"),
+        "day": ("día", "¿Cuándo era?"),
+        "number": ("monedas", "¿Cuántas monedas eran?"),
+        "town": ("final", "¿Dónde terminó?"),
+        "vehicle": ("medio", "¿Por qué medio?"),
+        "thing": ("objeto", "¿Qué objeto era?"),
+    },
+}
 _RECAP = {"en": ["In short:", "So:", "That is:"], "es": ["En resumen:", "O sea:", "Es decir:"]}
 _HEADINGS = {
     "en": ["Notes", "News", "Diary", "Lexicon", "Letters"],
@@ -85,16 +119,26 @@ class Document:
         """All of the things in random order."""
         return [things[i] for i in self.rng.permutation(len(things))]
 
-    def answered(self, pairs: list[tuple[str, str]]) -> str:
+    def answered(self, asked: Sequence[tuple[tuple[str, str], str]]) -> str:
         """Questions and answers in one of the corpus' formats, which no instruction has."""
-        style = int(self.rng.integers(4))
+        style = int(self.rng.integers(8))
+        phrases = [(phrase, value) for (phrase, _), value in asked]
+        questions = [(question, value) for (_, question), value in asked]
         if style == 0:
-            return "\n".join(f"Q: {q}\nA: {v}" for q, v in pairs)
+            return "\n".join(f"Q: {q}\nA: {v}" for q, v in phrases)
         if style == 1:
-            return "\n".join(f"- {q}: {v}" for q, v in pairs)
+            return "\n".join(f"- {q}: {v}" for q, v in phrases)
         if style == 2:
-            return " ".join(f"{q[0].upper()}{q[1:]}? {v}." for q, v in pairs)
-        return "\n".join(f"{q} = {v}" for q, v in pairs)
+            return " ".join(f"{q[0].upper()}{q[1:]}? {v}." for q, v in phrases)
+        if style == 3:
+            return "\n".join(f"{q} = {v}" for q, v in phrases)
+        if style == 4:
+            return "\n".join(f"“{q}” – “{v}.”" for q, v in questions)
+        if style == 5:
+            return " ".join(f"{q} {v}." for q, v in questions)
+        if style == 6:
+            return "\n".join(f"{q}\n> {v}" for q, v in questions)
+        return "\n".join(f"Q: {q}\nA: {v}" for q, v in questions)
 
 
 def _by_entity(found: Sequence[Fact]) -> list[list[Fact]]:
@@ -140,7 +184,7 @@ def _looked_up(document: Document) -> str:
     pairs = list(zip(words[::2], words[1::2], strict=True))
     told = "; ".join(f"{one}: {other}" for one, other in pairs)
     asked = document.shuffled(pairs)[: int(document.rng.integers(1, 4))]
-    return told + ".\n" + document.answered(asked)
+    return told + ".\n" + document.answered([((one, f"{one}?"), other) for one, other in asked])
 
 
 def _portrayed(document: Document) -> str:
@@ -149,18 +193,24 @@ def _portrayed(document: Document) -> str:
         document.rng, document.draw, document.language, int(document.rng.integers(1, 4))
     )
     pairs = [
-        (pattern.format(n=person.name), getattr(person, field))
+        (_filled(asked, n=person.name), getattr(person, field))
         for person in passage.people
-        for field, pattern in OWN[document.language].items()
+        for field, asked in OWN[document.language].items()
     ] + [
-        (pattern.format(v=getattr(person, field)), person.name)
+        (_filled(asked, v=getattr(person, field)), person.name)
         for person in passage.people
-        for field, pattern in _OWNER[document.language].items()
+        for field, asked in _OWNER[document.language].items()
     ]
     asked = document.shuffled(pairs)[: int(document.rng.integers(1, 6))]
-    names = {"en": "names", "es": "nombres"}[document.language]
-    listed = (names, ", ".join(person.name for person in passage.people))
-    return passage.text + "\n" + document.answered(asked + [listed] * (document.rng.random() < 0.3))
+    if document.rng.random() < 0.4:
+        field, every = document.shuffled(list(_ALL[document.language].items()))[0]
+        asked.append((every, ", ".join(getattr(person, field) for person in passage.people)))
+    return passage.text + "\n" + document.answered(asked)
+
+
+def _filled(asked: tuple[str, str], **values: str) -> tuple[str, str]:
+    phrase, question = asked
+    return phrase.format(**values), question.format(**values)
 
 
 def _happened(document: Document) -> str:

@@ -21,7 +21,7 @@ class Probe:
 def fact_probes(language: Language) -> list[Probe]:
     """Every fact, asked in a format of the corpus."""
     return [
-        Probe(f"Q: {quiz(fact.relation, language, fact.subject)}\nA:", f" {fact.value}\n")
+        Probe(f"Q: {quiz(fact.relation, language, fact.subject)[0]}\nA:", f" {fact.value}\n")
         for fact in facts(language)
     ]
 
@@ -35,7 +35,7 @@ def context_probes(language: Language, count: int = 200) -> list[Probe]:
         passage = people(rng, draw, language, 2)
         person = passage.people[int(rng.integers(2))]
         field = list(OWN[language])[int(rng.integers(4))]
-        asked = OWN[language][field].format(n=person.name)
+        asked = OWN[language][field][0].format(n=person.name)
         probes.append(Probe(f"{passage.text}\nQ: {asked}\nA:", f" {getattr(person, field)}\n"))
     return probes
 
