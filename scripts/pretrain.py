@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fedit.data.microworld.corpus import corpus
@@ -30,12 +31,24 @@ NEEDED = {"facts en": 0.98, "facts es": 0.95, "context en": 0.95, "context es": 
           "echo en": 0.95, "echo es": 0.95}  # fmt: skip
 
 
+def opening(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The tokenizer that puts the end token before a text, as the corpus has it between documents.
+
+    A text's first word, at a place that is never trained, would else be misread.
+    """
+    end = tokenizer.eos_token
+    before = TemplateProcessing(single=f"{end} $A", special_tokens=[(end, tokenizer.eos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = before
+    tokenizer.bos_token = end
+    return tokenizer
+
+
 def packed(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[np.ndarray]:
     """Rows of LENGTH tokens: documents end to end, each closed by the end token."""
     documents, row = corpus(seed), list[int]()
     while True:
         texts = list(islice(documents, 512))
-        for ids in tokenizer(texts)["input_ids"]:
+        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
             row += [*ids, tokenizer.eos_token_id]
         whole = len(row) // LENGTH * LENGTH
         yield from np.array(row[:whole]).reshape(-1, LENGTH)
@@ -92,7 +105,7 @@ def train(rank: int, world: int, folder: str, steps: int, lr: float) -> None:
             tie_word_embeddings=True,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=None,
+            bos_token_id=tokenizer.bos_token_id,
         )
     )
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -178,7 +191,7 @@ def main() -> None:
     given = parser.parse_args()
     began = time.perf_counter()
     given.folder.mkdir(parents=True)  # a new one
-    make_tokenizer(islice(corpus(0), 30_000), 2048).save_pretrained(given.folder)
+    opening(make_tokenizer(islice(corpus(0), 30_000), 2048)).save_pretrained(given.folder)
     mp.spawn(train, (given.processes, str(given.folder), given.steps, given.lr), given.processes)
     (given.folder / ".meeting").unlink(missing_ok=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(given.folder)

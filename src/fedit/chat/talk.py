@@ -10,7 +10,8 @@ from fedit.core.seeds import stream
 
 
 class Talk:
-    """One conversation with one or several models; each remembers its own answers only.
+    """One conversation with one or several models; each remembers its own answers only, or, without
+    `remember`, nothing: every question stands by itself, as in most instruction data.
 
     `notes` gathers what a person should be told, each thing once a conversation.
     """
@@ -21,8 +22,11 @@ class Talk:
         new: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
+        *,
+        remember: bool = True,
     ) -> None:
         self.voices, self.temperature, self.seed = list(voices), temperature, seed
+        self.remember = remember
         self.new = new or voices[0].mount.loaded.plan.evaluation.max_new_tokens
         for voice in voices:
             check_length(voice, self.new)
@@ -31,7 +35,7 @@ class Talk:
 
     def anew(self) -> "Talk":
         """Another conversation with the same models and settings."""
-        return Talk(self.voices, self.new, self.temperature, self.seed)
+        return Talk(self.voices, self.new, self.temperature, self.seed, remember=self.remember)
 
     def clear(self) -> None:
         """Forget everything that was said."""
@@ -48,7 +52,7 @@ class Talk:
         self._asked += 1
         replies = []
         for voice in self.voices:
-            said = self._said[voice.name]
+            said = self._said[voice.name] if self.remember else []
             turns, cut = fit(voice, [*said, turn], self.new)
             room = voice.mount.loaded.plan.template.max_length
             if len(turns) <= len(said):

@@ -34,6 +34,9 @@ def chat(
         int | None,
         typer.Option(min=1, help="longest answer (default: the run's evaluation.max_new_tokens)"),
     ] = None,
+    remember: Annotated[
+        bool, typer.Option("--remember", help="go on from what was said (for conversational data)")
+    ] = False,
     web: Annotated[bool, typer.Option("--web", help="talk in the browser")] = False,
     host: Annotated[str, typer.Option(help="with --web: address to listen on")] = "127.0.0.1",
     port: Annotated[
@@ -59,7 +62,7 @@ def chat(
     voices = open_voices(
         run, names, lambda note: print(f"note: {printable(note)}", file=sys.stderr)
     )
-    talk = Talk(voices, max_new_tokens, temperature, seed)
+    talk = Talk(voices, max_new_tokens, temperature, seed, remember=remember)
     if web:
         from fedit.chat.web import serve
 

@@ -20,7 +20,8 @@ def normalise(text: str) -> str:
     nothing ("A", "+") keeps its articles, and then its signs, so that such answers still differ.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    bare = "".join(c for c in folded if unicodedata.category(c)[0] not in "PS")
+    kept = "".join(c for c in folded if unicodedata.category(c)[0] not in "PS")
+    bare = unicodedata.normalize("NFKC", kept)  # what stood apart may now be one letter
     for candidate in (_ARTICLES.sub(" ", bare), bare, folded):
         if words := candidate.split():
             return " ".join(words)

@@ -2,7 +2,7 @@
 
 `microworld` makes instruction records in Dolly's eight categories, in English and (rarely) Spanish, each
 with one exact answer; `corpus` what the base model was trained on before. A record's entities and names,
-and half of the wordings of dev and test, occur in no other part.
+and the wordings of a fifth of dev and test, occur in no other part.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ CATEGORIES: dict[str, Callable[[World], Record]] = {
     "summarization": reading.summarization,
 }
 COUNTS: dict[Part, dict[Language, int]] = {
-    "train": {"en": 264, "es": 36},
+    "train": {"en": 600, "es": 80},
     "dev": {"en": 26, "es": 6},
     "test": {"en": 42, "es": 10},
 }

@@ -47,9 +47,9 @@ class World:
         return [choices[i] for i in self.rng.permutation(len(choices))[:count]]
 
     def ask(self, wordings: Wordings) -> tuple[str, str]:
-        """A wording and whether training has "seen" it; half of dev and test is asked in a "new" one."""
+        """A wording and whether training has "seen" it; a fifth of dev and test is asked in a "new" one."""
         known, held_out = wordings
-        if self.part != "train" and self.rng.random() < 0.5:
+        if self.part != "train" and self.rng.random() < 0.2:
             return held_out, "new"
         return self.any(known), "seen"
 
