@@ -40,8 +40,8 @@ def test_every_category_has_its_records_in_both_languages(part: str, seed: int) 
     assert set(found) == {(c, language) for c in CATEGORIES for language in ("en", "es")}
     for (category, language), count in found.items():
         wanted = COUNTS[part][language]
-        few = category == "brainstorming" and part == "train"  # there are only so many topics
-        assert count == wanted or (few and count > 0.6 * wanted)
+        few = category in ("brainstorming", "open_qa") and part == "train"  # so many can be asked
+        assert count == wanted or (few and count >= 200)
 
 
 def test_a_test_has_fifty_items_a_category() -> None:
@@ -147,7 +147,7 @@ def test_the_corpus_holds_no_instruction_format(documents: list[str]) -> None:
 def test_new_wordings_are_not_in_training() -> None:
     train = " ".join(e.turns[0].text for e in microworld("train"))
     new = [e for e in microworld("test") if e.labels["wording"] == "new"]
-    assert 0.35 < len(new) / len(microworld("test")) < 0.65
+    assert 0.1 < len(new) / len(microworld("test")) < 0.3
     for example in new:
         opening = " ".join(example.turns[0].text.split()[:3])
         if example.labels["category"] == "closed_qa" and example.labels["language"] == "en":

@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from fedit import load_plan
+from fedit.build import make_template
 from fedit.config import Model
 from fedit.data.microworld import microworld
 from fedit.data.microworld.probes import Probe, context_probes, echo_probes, fact_probes
@@ -11,7 +13,7 @@ from fedit.evaluate.generate import generate
 from fedit.evaluate.loss import held_out_loss, overall
 from fedit.train.model import EMBEDDED, Base, load_base
 from fedit.train.prompts import Encoder
-from fedit.train.templates import Custom
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +65,10 @@ def test_it_says_again_what_it_was_told(base: Base, language: str, needed: float
 
 def test_on_instructions_it_is_no_worse_than_a_guess(base: Base) -> None:
     """The base has not met the format: its loss there is about that of the uniform guess, not far worse."""
-    encoder = Encoder(
-        base.tokenizer,
-        Custom("### Task: {instruction}\n{context}\n### Answer:", None, " {response}"),
-        256,
-        False,
-    )
+    plan = load_plan(REPOSITORY / "recipes" / "microworld.yaml")
+    template = make_template(plan.template)
+    assert template is not None
+    encoder = Encoder(base.tokenizer, template, plan.template.max_length, False)
     rows = encoder.encode_all(microworld("dev")).encoded
     found = held_out_loss(
         base.model, rows, ["all"] * len(rows), batch=64, pad=encoder.pad_id, device=base.device
