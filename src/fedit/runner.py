@@ -31,6 +31,9 @@ from fedit.report.folder import RunFolder
 from fedit.report.trackers import open_tracker
 from fedit.train.model import Base
 
+FREE = ("output", "trackers", "federation.minimum", "federation.attempts")
+"""Keys of a plan that may change on resume."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -160,7 +163,7 @@ class Run:
             )
         self._environment = self.folder.environment()
         old = make_plan(self._environment["plan"], str(path / "environment.json"))
-        free = ["output", "trackers", "federation.minimum", "federation.attempts"]
+        free = list(FREE)
         if plan.federation.rounds >= old.federation.rounds and plan.local.schedule == "constant":
             free.append("federation.rounds")
         changed = [line for line in differences(old, plan) if line.partition(":")[0] not in free]

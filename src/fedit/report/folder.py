@@ -20,6 +20,25 @@ KEEP = 3
 _PUBLIC, _PRIVATE = "public.", "private."
 
 
+def lock_folder(path: Path) -> IO[str]:
+    """Make a folder this process's own until the file returned is closed. Raises InputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / ".lock", "a")  # noqa: SIM115 - held until close
+    except OSError as error:
+        raise InputError(
+            f"output {path}: cannot be written ({error.strerror}); choose another"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise InputError(
+            f"output {path}: another process is running there; wait for it or choose another --output"
+        ) from None
+    return lock
+
+
 class RunFolder:
     """One run on disk; it holds a lock until closed, unless it is opened to read only.
 
@@ -36,20 +55,8 @@ class RunFolder:
                     f"run folder {path}: no plan.yaml in it; give the --output of a run"
                 )
             return
-        try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            self._lock = open(path / ".lock", "a")  # noqa: SIM115 - held until close
-        except OSError as error:
-            raise InputError(
-                f"output {path}: cannot be written ({error.strerror}); choose another"
-            ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InputError(
-                f"output {path}: another process is running there; wait for it or choose another --output"
-            ) from None
+        self._lock = lock_folder(path)
+        (path / "checkpoints").mkdir(exist_ok=True)
 
     def close(self) -> None:
         """Give the lock back."""

@@ -1,10 +1,9 @@
 """The study folder: what was asked, one folder a run, and the summary."""
 
-import fcntl
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fedit.config import Study
 from fedit.core.errors import InputError
@@ -12,34 +11,19 @@ from fedit.corpus import Corpus
 from fedit.evaluate.stored import Scores, read_scores
 from fedit.files import write_atomically
 from fedit.recipe import differences, dump_plan, load_plan, load_study
-from fedit.report.folder import RunFolder
+from fedit.report.folder import RunFolder, lock_folder
+from fedit.runner import FREE as FREE_IN_RUNS
 from fedit.studies.jobs import Job
 
 FREE = ("seeds", "workers", "output", "tune", "tune_seeds", "dev")
 """Keys that may change on resume; seeds may only be added."""
-
-FREE_IN_RUNS = ("output", "trackers", "federation.minimum", "federation.attempts")
 
 
 class StudyFolder:
     """A study on disk, locked until closed."""
 
     def __init__(self, path: Path):
-        self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[str] = open(path / ".lock", "a")  # noqa: SIM115 - held until close
-        except OSError as error:
-            raise InputError(
-                f"output {path}: cannot be written ({error.strerror}); choose another"
-            ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InputError(
-                f"output {path}: another process is running there; wait for it or choose another --output"
-            ) from None
+        self.path, self._lock = path, lock_folder(path)
 
     def close(self) -> None:
         """Give the lock back; a folder in which nothing was begun is taken away again."""

@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 
 from fedit.data.microworld.facts import Fact, Language, facts
-from fedit.data.microworld.phrases import TELL, quiz, sentence
+from fedit.data.microworld.phrases import TELL, sentence
+from fedit.data.microworld.questions import ALL, HAPPENED, OWN, OWNER, quiz
 from fedit.data.microworld.reviews import review
 from fedit.data.microworld.scenes import Namer, Rng, event, namer, people
 from fedit.data.microworld.topics import Topic, topics
@@ -18,59 +19,6 @@ T = TypeVar("T")
 SPANISH_SHARE = 0.3
 """Of the documents; of the instructions it is less."""
 
-OWN = {
-    "en": {
-        "job": ("job of {n}", "What work does {n} do?"),
-        "city": ("city of {n}", "Where is {n}'s home?"),
-        "age": ("age of {n}", "How many years old is {n}?"),
-        "pet": ("pet of {n}", "What pet has {n}?"),
-    },
-    "es": {
-        "job": ("oficio de {n}", "¿En qué trabaja {n}?"),
-        "city": ("ciudad de {n}", "¿Dónde está la casa de {n}?"),
-        "age": ("edad de {n}", "¿Cuántos son los años de {n}?"),
-        "pet": ("mascota de {n}", "¿Qué mascota es la de {n}?"),
-    },
-}
-"""What the corpus asks about a person: as a noun phrase and as a question."""
-_OWNER = {
-    "en": {
-        "job": ("the {v}", "Who is the {v}?"),
-        "city": ("the one from {v}", "Who is the one from {v}?"),
-        "pet": ("owner of the {v}", "Who is the owner of the {v}?"),
-    },
-    "es": {
-        "job": ("el {v}", "¿Quién es el {v}?"),
-        "city": ("el de {v}", "¿Quién es el de {v}?"),
-        "pet": ("dueño del {v}", "¿De quién es el {v}?"),
-    },
-}
-_ALL = {
-    "en": {"name": ("names", "Who are they?"), "job": ("jobs", "What are their jobs?")},
-    "es": {"name": ("nombres", "¿Quiénes son?"), "job": ("oficios", "¿Cuáles son sus oficios?")},
-}
-_HAPPENED = {
-    "en": {
-        "n": ("first name", "Who was it?"),
-        "m": ("other name", "Who else was there?"),
-        "city": ("place", "Where was it?"),
-        "day": ("day", "When was it?"),
-        "number": ("coins", "How many coins was it?"),
-        "town": ("end", "Where did it end?"),
-        "vehicle": ("means", "By what means?"),
-        "thing": ("object", "What thing was it?"),
-    },
-    "es": {
-        "n": ("primer nombre", "¿Quién era?"),
-        "m": ("otro nombre", "¿Quién más estaba?"),
-        "city": ("lugar", "¿Dónde era?"),
-        "day": ("día", "¿Cuándo era?"),
-        "number": ("monedas", "¿Cuántas monedas eran?"),
-        "town": ("final", "¿Dónde terminó?"),
-        "vehicle": ("medio", "¿Por qué medio?"),
-        "thing": ("objeto", "¿Qué objeto era?"),
-    },
-}
 _RECAP = {"en": ["In short:", "So:", "That is:"], "es": ["En resumen:", "O sea:", "Es decir:"]}
 _HEADINGS = {
     "en": ["Notes", "News", "Diary", "Lexicon", "Letters"],
@@ -199,11 +147,11 @@ def _portrayed(document: Document) -> str:
     ] + [
         (_filled(asked, v=getattr(person, field)), person.name)
         for person in passage.people
-        for field, asked in _OWNER[document.language].items()
+        for field, asked in OWNER[document.language].items()
     ]
     asked = document.shuffled(pairs)[: int(document.rng.integers(1, 6))]
     if document.rng.random() < 0.4:
-        field, every = document.shuffled(list(_ALL[document.language].items()))[0]
+        field, every = document.shuffled(list(ALL[document.language].items()))[0]
         asked.append((every, ", ".join(getattr(person, field) for person in passage.people)))
     return passage.text + "\n" + document.answered(asked)
 
@@ -216,7 +164,7 @@ def _filled(asked: tuple[str, str], **values: str) -> tuple[str, str]:
 def _happened(document: Document) -> str:
     """An event, its summary, and what it tells."""
     found = event(document.rng, document.draw, document.language)
-    roles = _HAPPENED[document.language]
+    roles = HAPPENED[document.language]
     pairs = [(roles[role], value) for role, value in found.roles.items() if role in roles]
     asked = document.answered(document.shuffled(pairs)[: int(document.rng.integers(1, 4))])
     summary = f"{document.any(_RECAP[document.language])} {found.summary}"

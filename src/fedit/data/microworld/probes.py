@@ -4,10 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedit.data.microworld.corpus import OWN, Document
+from fedit.data.microworld.corpus import Document
 from fedit.data.microworld.facts import Language, facts
-from fedit.data.microworld.phrases import quiz
+from fedit.data.microworld.questions import OWN, quiz
 from fedit.data.microworld.scenes import namer, people
+
+NEEDED = {
+    "facts en": 0.98,
+    "facts es": 0.95,
+    "context en": 0.95,
+    "context es": 0.95,
+    "echo en": 0.95,
+    "echo es": 0.95,
+}
+"""Share of each kind of probe that a base must pass to be shipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +61,10 @@ def echo_probes(language: Language, count: int = 200) -> list[Probe]:
         told = ", ".join(document.words(int(rng.integers(2, 6))))
         probes.append(Probe(f"“{told}.” {again}: “", f"{told}.”"))
     return probes
+
+
+def probes(kind: str) -> list[Probe]:
+    """The probes of one kind in `NEEDED`."""
+    name, _, language = kind.partition(" ")
+    made = {"facts": fact_probes, "context": context_probes, "echo": echo_probes}[name]
+    return made("es" if language == "es" else "en")
