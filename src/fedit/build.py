@@ -33,6 +33,7 @@ from fedit.engines.inprocess import InProcess, through_bytes
 from fedit.selection import samplers, weights
 from fedit.train.adapters import Adapted, attach
 from fedit.train.chat_template import Chat
+from fedit.train.forward import Forward, make_forward
 from fedit.train.lending import copy_of
 from fedit.train.model import Base, load_base
 from fedit.train.prompts import Encoder, check_tokenizer
@@ -47,6 +48,7 @@ class Job:
     plan: Plan
     base: Base
     adapted: Adapted
+    forward: Forward
     encoder: Encoder
     corpus: Corpus
     parts: Parts
@@ -121,6 +123,17 @@ def make_adapter(plan: Plan, base: Base) -> Adapted:
     return adapted
 
 
+def forward_of(plan: Plan, adapted: Adapted, base: Base, encoder: Encoder) -> Forward:
+    """How rows are scored by this model, in training and in evaluation."""
+    return make_forward(
+        adapted.model,
+        encoder.pad_id,
+        base.device,
+        fused=plan.model.kernels == "fused",
+        virtual=plan.adapter.kind in ("prefix", "prompt"),
+    )
+
+
 def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
     """Load and check everything; cheap refusals come before the model. Raises InputError.
 
@@ -134,9 +147,8 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
     encoded = encoder.encode_all([corpus.train[row] for row in dealt])
     by_row = {dealt[i]: one for i, one in zip(encoded.rows, encoded.encoded, strict=True)}
     shards, held = share_out(plan, parts, by_row)
-    trainer = Supervised(
-        adapted, shards, plan.local, plan.federation.rounds, encoder.pad_id, base.device
-    )
+    forward = forward_of(plan, adapted, base, encoder)
+    trainer = Supervised(adapted, shards, plan.local, plan.federation.rounds, forward)
     _reachable(plan.federation, len(shards))
     algorithm = make_algorithm(plan.algorithm)
     reply = partial(answer, trainer=trainer, algorithm=algorithm)
@@ -155,6 +167,7 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
         plan,
         base,
         adapted,
+        forward,
         encoder,
         corpus,
         parts,

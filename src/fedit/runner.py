@@ -138,19 +138,15 @@ class Run:
     def _score(self, adapter: Tree) -> Record:
         job = self.job
         job.adapted.write(adapter)
-        how = {"batch": self.plan.evaluation.batch, "pad": job.encoder.pad_id}
+        batch = self.plan.evaluation.batch
         scored: Record = {}
         if job.test.rows:
-            found = held_out_loss(
-                job.adapted.model, job.test.rows, job.test.groups, device=job.base.device, **how
-            )
+            found = held_out_loss(job.forward, job.test.rows, job.test.groups, batch)
             scored |= loss_record(overall(found))
             scored["by"] = {group: loss_record(loss) for group, loss in found.items()}
         if self.plan.evaluation.clients:
             held = job.validation
-            found = held_out_loss(
-                job.adapted.model, held.rows, held.groups, device=job.base.device, **how
-            )
+            found = held_out_loss(job.forward, held.rows, held.groups, batch)
             scored["clients"] = {client: loss_record(loss) for client, loss in found.items()}
         return scored
 

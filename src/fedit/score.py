@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedit.build import make_adapter, make_base
+from fedit.build import forward_of, make_adapter, make_base
 from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.examples import Example
@@ -23,6 +23,7 @@ from fedit.recipe import load_plan
 from fedit.records import loss_record
 from fedit.report.folder import RunFolder
 from fedit.train.adapters import Adapted
+from fedit.train.forward import Forward
 from fedit.train.model import Base, fingerprint
 from fedit.train.prompts import Encoder
 
@@ -34,6 +35,7 @@ class Loaded:
     plan: Plan
     base: Base
     adapted: Adapted
+    forward: Forward
     encoder: Encoder
     state: State
     hashes: dict[str, str]
@@ -74,7 +76,8 @@ def load_run(path: Path) -> Loaded:
             "put that one back"
         )
     adapted.write(state.adapter)
-    return Loaded(plan, base, adapted, encoder, state, known["data"])
+    forward = forward_of(plan, adapted, base, encoder)
+    return Loaded(plan, base, adapted, forward, encoder, state, known["data"])
 
 
 def score(
@@ -117,13 +120,7 @@ def score_items(loaded: Loaded, examples: Sequence[Example]) -> tuple[list[Item]
     check_rules(examples)
     encoded = loaded.encoder.encode_all(examples)
     examples = [examples[row] for row in encoded.rows]
-    losses = row_losses(
-        loaded.adapted.model,
-        encoded.encoded,
-        batch=loaded.plan.evaluation.batch,
-        pad=loaded.encoder.pad_id,
-        device=loaded.base.device,
-    )
+    losses = row_losses(loaded.forward, encoded.encoded, loaded.plan.evaluation.batch)
     items = make_items(examples, answer_all(loaded, examples), losses)
     return items, cut_notes("scored", encoded)
 

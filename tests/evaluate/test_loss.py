@@ -7,6 +7,7 @@ import torch
 
 from fedit.evaluate.loss import Loss, held_out_loss, overall
 from fedit.train.batches import collate, token_losses
+from fedit.train.forward import Forward
 from fedit.train.model import fingerprint
 from tests.zoo import adapted, rows, stirred
 
@@ -23,7 +24,7 @@ def model():
 
 
 def measure(model, batch=3, given=ROWS, groups=GROUPS):
-    return held_out_loss(model, given, groups, batch=batch, pad=0, device=CPU)
+    return held_out_loss(Forward(model, 0, CPU), given, groups, batch)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 100])

@@ -11,6 +11,7 @@ from fedit.data.microworld import microworld
 from fedit.data.microworld.probes import NEEDED, probes
 from fedit.evaluate.loss import held_out_loss, overall
 from fedit.evaluate.probing import passed
+from fedit.train.forward import Forward
 from fedit.train.model import EMBEDDED, Base, load_base, make_model
 from fedit.train.prompts import Encoder
 from tests.conftest import REPOSITORY
@@ -56,7 +57,6 @@ def test_on_instructions_it_is_no_worse_than_a_guess(base: Base) -> None:
     assert template is not None
     encoder = Encoder(base.tokenizer, template, plan.template.max_length, False)
     rows = encoder.encode_all(microworld("dev")).encoded
-    found = held_out_loss(
-        base.model, rows, ["all"] * len(rows), batch=64, pad=encoder.pad_id, device=base.device
-    )
+    forward = Forward(base.model, encoder.pad_id, base.device)
+    found = held_out_loss(forward, rows, ["all"] * len(rows), batch=64)
     assert overall(found).mean <= math.log(len(base.tokenizer))

@@ -26,6 +26,7 @@ from fedit.selection.samplers import Uniform
 from fedit.selection.weights import Renormalised, by_examples
 from fedit.train.adapters import AdapterError, attach
 from fedit.train.batches import collate, token_losses
+from fedit.train.forward import Forward
 from fedit.train.model import fingerprint
 from fedit.train.sft import Supervised, lr_at
 from tests.zoo import ADAPTERS, ARCHITECTURES, PEFT_KINDS, adapted, made, padded, rows, stirred
@@ -37,7 +38,7 @@ LORA = Lora(rank=4, alpha=8)
 
 def trainer(plan, adapter="lora", given=ROWS, rounds=1, one=None, **options):
     one = one or adapted("llama", adapter, **options)
-    return Supervised(one, {"ann": given, "bob": given}, plan, rounds, 0, CPU)
+    return Supervised(one, {"ann": given, "bob": given}, plan, rounds, Forward(one.model, 0, CPU))
 
 
 def order(of, round=0, seed=0, attempt=0, trains=None):
@@ -458,7 +459,8 @@ def test_an_fp32_adapter_learns_on_a_bf16_base(adapter):
 def test_the_global_adapter_is_the_weighted_mean_of_the_clients(tmp_path):
     """What Shepherd lost under a newer PEFT: its "average" was the last client's weights."""
     sizes = {"ann": ROWS[:2], "bob": ROWS[2:9], "cat": ROWS[9:]}
-    one = Supervised(adapted("llama", "lora"), sizes, Local(epochs=1, lr=0.01), 1, 0, CPU)
+    llama = adapted("llama", "lora")
+    one = Supervised(llama, sizes, Local(epochs=1, lr=0.01), 1, Forward(llama.model, 0, CPU))
     start = start_of(one)
     engine = InProcess(
         lambda ask, client, home: answer(ask, client, home, one, fedavg()),

@@ -16,7 +16,10 @@ def _targets(value: Any) -> Any:
 
 
 class Model(Section):
-    """The frozen base: `base` is a hub id or a folder; or `config` describes one made on the spot."""
+    """The frozen base: `base` is a hub id or a folder; or `config` describes one made on the spot.
+
+    `kernels: plain` runs the model's own code on padded batches, the reference for the faster way.
+    """
 
     base: str | None = None
     revision: str | None = None
@@ -26,6 +29,7 @@ class Model(Section):
     quantise: Literal["int8", "int4"] | None = None
     device: str = "auto"
     gradient_checkpointing: bool = False
+    kernels: Literal["fused", "plain"] = "fused"
     trust_remote_code: bool = False
 
     @model_validator(mode="after")

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from fedit.train.batches import collate, token_losses
+from fedit.train.forward import Forward
 from fedit.train.prompts import Encoded
 
 
@@ -29,22 +28,20 @@ class Loss:
         return math.exp(self.mean) if self.mean < 700 else math.inf
 
 
-def row_losses(
-    model: nn.Module, rows: Sequence[Encoded], *, batch: int, pad: int, device: torch.device
-) -> list[Loss]:
+def row_losses(forward: Forward, rows: Sequence[Encoded], batch: int) -> list[Loss]:
     """The loss of each row, in evaluation mode; every module's mode is put back.
 
     Batches hold rows of like length; the sums do not depend on the batch size beyond rounding.
     """
     losses = [Loss() for _ in rows]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    modes = [(module, module.training) for module in forward.model.modules()]
+    forward.model.eval()
     with torch.inference_mode():
         for first in range(0, len(order), batch):
             chosen = order[first : first + batch]
-            values, places = token_losses(model, collate([rows[i] for i in chosen], pad), device)
-            sums = torch.zeros(len(chosen), dtype=torch.float64, device=device)
+            values, places = forward.losses([rows[i] for i in chosen])
+            sums = torch.zeros(len(chosen), dtype=torch.float64, device=values.device)
             sums.index_add_(0, places, values.double())
             counts = torch.bincount(places, minlength=len(chosen))
             for i, total, count in zip(chosen, sums.tolist(), counts.tolist(), strict=True):
@@ -55,17 +52,11 @@ def row_losses(
 
 
 def held_out_loss(
-    model: nn.Module,
-    rows: Sequence[Encoded],
-    groups: Sequence[str],
-    *,
-    batch: int,
-    pad: int,
-    device: torch.device,
+    forward: Forward, rows: Sequence[Encoded], groups: Sequence[str], batch: int
 ) -> dict[str, Loss]:
     """Loss by group: `groups[i]` is the group of `rows[i]`."""
     losses = {group: Loss() for group in sorted(set(groups))}
-    found = row_losses(model, rows, batch=batch, pad=pad, device=device)
+    found = row_losses(forward, rows, batch)
     for group, loss in zip(groups, found, strict=True):
         losses[group].total += loss.total
         losses[group].tokens += loss.tokens

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 import torch
 from transformers.utils import logging
 
-from fedit.build import make_base
+from fedit.build import forward_of, make_base
 from fedit.core.errors import FeditError
 from fedit.core.messages import State
 from fedit.corpus import read_data
@@ -54,7 +54,8 @@ def carry_out(job: Job, base: Base | None) -> None:
         torch.set_num_threads(job.plan.threads or 1)
         plain, encoder = make_base(job.plan, base)
         bare = Adapted(plain.model, {})
-        _score(job, Loaded(job.plan, plain, bare, encoder, State(0, {}), {}))
+        forward = forward_of(job.plan, bare, plain, encoder)
+        _score(job, Loaded(job.plan, plain, bare, forward, encoder, State(0, {}), {}))
         return
     with Run(job.plan, resume=True, lent=base) as run:
         for _ in run.rounds():
@@ -62,7 +63,12 @@ def carry_out(job: Job, base: Base | None) -> None:
         done = run.job
         done.adapted.write(run.state.adapter)
         hashes = done.corpus.hashes
-        _score(job, Loaded(job.plan, done.base, done.adapted, done.encoder, run.state, hashes))
+        _score(
+            job,
+            Loaded(
+                job.plan, done.base, done.adapted, done.forward, done.encoder, run.state, hashes
+            ),
+        )
 
 
 def _score(job: Job, loaded: Loaded) -> None:

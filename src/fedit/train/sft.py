@@ -15,7 +15,8 @@ from fedit.core.seats import Fit, Pull
 from fedit.core.seeds import generator, stream
 from fedit.core.tree import Tree
 from fedit.train.adapters import Adapted, AdapterError
-from fedit.train.batches import collate, shuffled, token_losses
+from fedit.train.batches import shuffled
+from fedit.train.forward import Forward
 from fedit.train.prompts import Encoded
 
 
@@ -30,8 +31,7 @@ class Supervised:
     examples: Mapping[str, Sequence[Encoded]]
     plan: Local
     rounds: int
-    pad: int
-    device: torch.device
+    forward: Forward
 
     def fit(
         self, client: str, order: Order, start: Tree, pull: Pull | None, memory: Payload
@@ -54,7 +54,8 @@ class Supervised:
         steps = self.plan.steps or per_epoch * (self.plan.epochs or 1)
         batches = shuffled(rows, self.plan.batch, generator(order.seed, *names, "order"))
         loss_sum, supervised, tokens, samples = 0.0, 0, 0, 0
-        devices = [self.device] if self.device.type == "cuda" else []
+        device = self.forward.device
+        devices = [device] if device.type == "cuda" else []
         self.adapted.model.train()
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(stream(order.seed, *names, "dropout"))
@@ -88,13 +89,13 @@ class Supervised:
     ) -> tuple[float, int, int]:
         """One optimizer step: the mean over the batch's supervised tokens, whatever the micro-batches."""
         size = self.plan.micro_batch or len(rows)
-        parts = [collate(rows[i : i + size], self.pad) for i in range(0, len(rows), size)]
-        supervised, total = sum(part.supervised for part in parts), 0.0
+        parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+        supervised, total = sum(int(row.learn[1:].sum()) for row in rows), 0.0
         if not supervised:
             raise FeditError(f"none of a batch's {len(rows)} examples has a token to learn")
         optimizer.zero_grad()
         for part in parts:
-            losses, _ = token_losses(self.adapted.model, part, self.device)
+            losses, _ = self.forward.losses(part)
             loss = losses.sum()
             (loss / supervised).backward()
             total += float(loss.detach())
@@ -107,7 +108,7 @@ class Supervised:
         if self.plan.clip is not None:
             torch.nn.utils.clip_grad_norm_(list(named.values()), self.plan.clip)
         optimizer.step()
-        return total, supervised, sum(part.tokens for part in parts)
+        return total, supervised, sum(len(row.ids) for row in rows)
 
 
 def make_optimizer(plan: Local, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
