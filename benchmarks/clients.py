@@ -39,7 +39,9 @@ PARTS = {
 
 
 def main() -> None:
-    print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, one thread; {ROWS:,} rows,")
+    print(
+        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, one thread; {ROWS:,} rows,"
+    )
     print(f"cohorts of {COHORT}, one step a client; medians over {ROUNDS} rounds after a first one")
     for population in POPULATIONS:
         with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +66,10 @@ def write_rows(path: Path) -> None:
 
     base = [e for e in microworld() if len(e.turns[0].text) + len(e.answer) < 100]
     lines = [
-        {"instruction": f"{base[i % len(base)].turns[0].text} ({i})", "output": base[i % len(base)].answer}
+        {
+            "instruction": f"{base[i % len(base)].turns[0].text} ({i})",
+            "output": base[i % len(base)].answer,
+        }
         for i in range(ROWS)
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

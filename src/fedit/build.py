@@ -1,6 +1,6 @@
 """From a plan to its parts: the one place where a user's words become objects."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,11 @@ from fedit.algorithms.fedprox import fedprox
 from fedit.config import Plan
 from fedit.core.client import answer
 from fedit.core.errors import InputError
+from fedit.core.examples import Example
 from fedit.core.messages import Client
 from fedit.core.rounds import Policy
 from fedit.core.seats import Algorithm, Engine, Select
 from fedit.corpus import (
-    Corpus,
     Held,
     cut_notes,
     divide,
@@ -33,6 +33,8 @@ from fedit.engines.inprocess import InProcess, through_bytes
 from fedit.selection import samplers, weights
 from fedit.train.adapters import Adapted, attach
 from fedit.train.chat_template import Chat
+from fedit.train.encoded import EncodedSet
+from fedit.train.kept import encoded_in
 from fedit.train.lending import copy_of
 from fedit.train.model import Base, load_base
 from fedit.train.prompts import Encoder, check_tokenizer
@@ -42,13 +44,13 @@ from fedit.train.templates import ALPACA, PLAIN, VICUNA, Custom, Template
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a run needs, loaded and checked."""
+    """Everything a run needs, loaded and checked; of the data, tokens and the hash of each file."""
 
     plan: Plan
     base: Base
     adapted: Adapted
     encoder: Encoder
-    corpus: Corpus
+    hashes: dict[str, str]
     parts: Parts
     algorithm: Algorithm[Any]
     policy: Policy
@@ -131,18 +133,24 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
     base, encoder = make_base(plan, lent)
     adapted = make_adapter(plan, base)
     dealt = sorted(row for rows in parts.rows.values() for row in rows)
-    encoded = encoder.encode_all([corpus.train[row] for row in dealt])
-    by_row = {dealt[i]: one for i, one in zip(encoded.rows, encoded.encoded, strict=True)}
-    shards, held = share_out(plan, parts, by_row)
+
+    def encode(name: str, examples: Sequence[Example]) -> EncodedSet:
+        path = folder / "tokens" / f"{name}.safetensors"
+        return encoded_in(path, examples, encoder, base.tokenizer, plan.template)
+
+    encoded = encode("train", [corpus.train[row] for row in dealt])
+    tested = encode("test", corpus.test[: plan.evaluation.limit])
+    shares, held = share_out(plan, parts, encoded, dealt)
+    shards = {client: encoded.select(share) for client, share in shares.items()}
     trainer = Supervised(
         adapted, shards, plan.local, plan.federation.rounds, encoder.pad_id, base.device
     )
     _reachable(plan.federation, len(shards))
     algorithm = make_algorithm(plan.algorithm)
     reply = partial(answer, trainer=trainer, algorithm=algorithm)
+    supervised = encoded.supervised
     population = [
-        Client(client, len(rows), sum(int(row.learn[1:].sum()) for row in rows))
-        for client, rows in shards.items()
+        Client(client, len(share), int(supervised[share].sum())) for client, share in shares.items()
     ]
     engine = InProcess(
         through_bytes(reply) if plan.engine == "loopback" else reply,
@@ -150,13 +158,12 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
         Homes(folder / "homes"),
         plan.federation.dropout,
     )
-    tested = encoder.encode_all(corpus.test[: plan.evaluation.limit])
     return Job(
         plan,
         base,
         adapted,
         encoder,
-        corpus,
+        corpus.hashes,
         parts,
         algorithm,
         make_policy(plan.federation),

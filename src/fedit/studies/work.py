@@ -61,8 +61,7 @@ def carry_out(job: Job, base: Base | None) -> None:
             pass
         done = run.job
         done.adapted.write(run.state.adapter)
-        hashes = done.corpus.hashes
-        _score(job, Loaded(job.plan, done.base, done.adapted, done.encoder, run.state, hashes))
+        _score(job, Loaded(job.plan, done.base, done.adapted, done.encoder, run.state, done.hashes))
 
 
 def _score(job: Job, loaded: Loaded) -> None:
