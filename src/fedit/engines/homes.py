@@ -23,6 +23,8 @@ class Homes:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._rewound: int | None = None
+        self._saved: list[Path] = []  # since then
 
     def load(self, client: str, round: int) -> Home:
         """The home as it was when `round` rounds were finished."""
@@ -50,19 +52,31 @@ class Homes:
         place = self.folder / client
         place.mkdir(parents=True, exist_ok=True)
         block = pack(home.payload, {})
-        write_atomically(place / f"{round:08d}.home", _seal(block) + block)
+        path = place / f"{round:08d}.home"
+        write_atomically(path, _seal(block) + block)
+        self._saved.append(path)
         old = [path for generation, path in files if generation <= round - GENERATIONS]
         for path in old[:-1]:  # the newest of the old ones is what an early round would still need
             os.remove(path)
 
     def rewind(self, round: int) -> None:
-        """Forget what was kept after `round`: rounds the server has forgotten or is about to repeat."""
-        for path in self.folder.glob("*/*.home"):
+        """Forget what was kept after `round`: rounds the server has forgotten or is about to repeat.
+
+        Every home is looked at once; from then on only those saved since the last look, as long as this
+        object alone saves and rounds do not go back.
+        """
+        seen = self._rewound is not None and self._rewound <= round
+        for path in self._saved if seen else self.folder.glob("*/*.home"):
             if path.stem.isdigit() and int(path.stem) > round:
-                os.remove(path)
+                path.unlink(missing_ok=True)
+        self._rewound, self._saved = round, []
 
     def _files(self, client: str) -> list[tuple[int, Path]]:
-        found = (self.folder / client).glob("*.home")
+        place = self.folder / client
+        try:
+            found = [place / name for name in os.listdir(place) if name.endswith(".home")]
+        except FileNotFoundError:
+            return []
         return sorted((int(path.stem), path) for path in found if path.stem.isdigit())
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedit.train.batches import collate, token_losses
-from fedit.train.prompts import Encoded
+from fedit.train.encoded import Encoded
 
 
 @dataclass(slots=True)

@@ -164,5 +164,5 @@ class EncodedSet:
         digest = hashlib.sha256(unlearnable.encode())
         for name, values in self._arrays().items():
             digest.update(f"{name} {values.dtype} {values.shape}".encode())
-            digest.update(np.ascontiguousarray(values))
+            digest.update(np.ascontiguousarray(values).data)
         return digest.hexdigest()
