@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from fedit.core.messages import Home
-from fedit.engines import homes as module
 from fedit.engines.homes import GENERATIONS, Homes
 
 ROUNDS = 7
@@ -16,12 +15,6 @@ def home(value: float) -> Home:
 
 def value(found: Home) -> float | None:
     return found.payload["kept"]["b"].item() if found.payload else None
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch):
-    """What is tested here is which files there are; that they are flushed takes most of the time."""
-    monkeypatch.setattr(module, "write_atomically", lambda path, content: path.write_bytes(content))
 
 
 def test_a_client_that_keeps_nothing_leaves_no_file(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from fedit.core.errors import BrokenInvariant
 from fedit.core.messages import Home, Payload
 from fedit.core.wire import pack, unpack
-from fedit.files import write_atomically
+from fedit.files import flush, write_whole
 
 GENERATIONS = 3
 """Rounds a client's home can be taken back by: as many as checkpoints are kept."""
@@ -45,7 +45,10 @@ class Homes:
         return lost
 
     def save(self, client: str, round: int, home: Home) -> None:
-        """Keep the home of a client that has now done its part of round number `round` (from 1)."""
+        """Keep the home of a client that has now done its part of round number `round` (from 1).
+
+        What is saved outlasts a power cut once `flush` has returned.
+        """
         files = self._files(client)
         if not home.payload and not files:
             return
@@ -53,11 +56,16 @@ class Homes:
         place.mkdir(parents=True, exist_ok=True)
         block = pack(home.payload, {})
         path = place / f"{round:08d}.home"
-        write_atomically(path, _seal(block) + block)
+        write_whole(path, _seal(block) + block)
         self._saved.append(path)
         old = [path for generation, path in files if generation <= round - GENERATIONS]
         for path in old[:-1]:  # the newest of the old ones is what an early round would still need
             os.remove(path)
+
+    def flush(self) -> None:
+        """Force to disk what was saved since the last rewind: before the server counts the round as done."""
+        folders = {path.parent for path in self._saved}
+        flush([*self._saved, *folders, *({self.folder} if folders else ())])
 
     def rewind(self, round: int) -> None:
         """Forget what was kept after `round`: rounds the server has forgotten or is about to repeat.
