@@ -1,6 +1,6 @@
 """From a plan to its parts: the one place where a user's words become objects."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from fedit.algorithms.fedprox import fedprox
 from fedit.config import Plan
 from fedit.core.client import answer
 from fedit.core.errors import InputError
-from fedit.core.examples import Example
 from fedit.core.messages import Client
 from fedit.core.rounds import Policy
 from fedit.core.seats import Algorithm, Engine, Select
@@ -30,10 +29,10 @@ from fedit.data.microworld import microworld
 from fedit.data.partition import Parts
 from fedit.engines.homes import Homes
 from fedit.engines.inprocess import InProcess, through_bytes
+from fedit.report.folder import TOKENS
 from fedit.selection import samplers, weights
 from fedit.train.adapters import Adapted, attach
 from fedit.train.chat_template import Chat
-from fedit.train.encoded import EncodedSet
 from fedit.train.kept import encoded_in
 from fedit.train.lending import copy_of
 from fedit.train.model import Base, load_base
@@ -130,22 +129,19 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
     """
     corpus = read_data(plan)
     parts = taking_part(divide(plan, corpus.train), plan.federation.only)
+    _reachable(plan.federation, len(parts.rows))
     base, encoder = make_base(plan, lent)
     adapted = make_adapter(plan, base)
     dealt = sorted(row for rows in parts.rows.values() for row in rows)
-
-    def encode(name: str, examples: Sequence[Example]) -> EncodedSet:
-        path = folder / "tokens" / f"{name}.safetensors"
-        return encoded_in(path, examples, encoder, base.tokenizer, plan.template)
-
-    encoded = encode("train", [corpus.train[row] for row in dealt])
-    tested = encode("test", corpus.test[: plan.evaluation.limit])
+    encode = partial(encoded_in, encoder=encoder, tokenizer=base.tokenizer, template=plan.template)
+    train_file, test_file = (folder / name for name in TOKENS)
+    encoded = encode(train_file, [corpus.train[row] for row in dealt])
+    tested = encode(test_file, corpus.test[: plan.evaluation.limit])
     shares, held = share_out(plan, parts, encoded, dealt)
     shards = {client: encoded.select(share) for client, share in shares.items()}
     trainer = Supervised(
         adapted, shards, plan.local, plan.federation.rounds, encoder.pad_id, base.device
     )
-    _reachable(plan.federation, len(shards))
     algorithm = make_algorithm(plan.algorithm)
     reply = partial(answer, trainer=trainer, algorithm=algorithm)
     supervised = encoded.supervised
