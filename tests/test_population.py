@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,20 @@ from tests.tiny import adapter_bytes, finish, tiny
 SOURCE = str(Path(fedit.__file__).parent)
 
 
+class Counted(Sequence):
+    """A population that counts how often one of its clients is looked at."""
+
+    def __init__(self, clients):
+        self.clients, self.looks = clients, 0
+
+    def __len__(self):
+        return len(self.clients)
+
+    def __getitem__(self, index):
+        self.looks += 1
+        return self.clients[index]
+
+
 def calls_of_a_round(plan) -> Counter:
     """Calls that fedit's own code makes or receives in the second round, by function."""
     found: Counter = Counter()
@@ -23,13 +38,17 @@ def calls_of_a_round(plan) -> Counter:
             found[Path(frame.f_code.co_filename).name, frame.f_code.co_name, event] += 1
 
     with Run(plan) as run:
+        population = Counted(run.job.engine.population)
+        object.__setattr__(run.job.engine, "population", population)  # it is frozen
         rounds = run.rounds()
         next(rounds), next(rounds)  # the start and the first round, in which things are made once
+        population.looks = 0
         sys.setprofile(count)
         try:
             next(rounds)
         finally:
             sys.setprofile(None)
+    found["population"] = population.looks
     return found
 
 
@@ -46,7 +65,7 @@ def test_a_round_costs_the_same_whatever_the_population(tmp_path):
         )
 
     few = calls(10)
-    assert few[("sft.py", "fit", "call")] == 3
+    assert few["sft.py", "fit", "call"] == few["population"] == 3
     assert calls(80) == few
     assert calls(10, cohort=6).total() > 1.5 * few.total()
 

@@ -46,7 +46,8 @@ class RunFolder:
     """One run on disk; it holds a lock until closed, unless it is opened to read only.
 
     `plan.yaml` the resolved plan · `environment.json` versions, hashes · `journal.jsonl` one record a
-    round · `checkpoints/` · `tokens/` the rows as trained and scored on · `homes/` what simulated clients keep · `adapter/` the result.
+    round · `checkpoints/` · `tokens/` the rows as trained and scored on · `homes/` what simulated clients
+    keep · `adapter/` the result.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False):
