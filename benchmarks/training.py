@@ -23,9 +23,10 @@ from fedit.core.messages import Order
 from fedit.data.sources import read_source
 from fedit.train.adapters import Adapted, attach
 from fedit.train.batches import collate
+from fedit.train.encoded import Encoded
 from fedit.train.forward import make_forward
 from fedit.train.model import make_model, make_tokenizer
-from fedit.train.prompts import Encoded, Encoder
+from fedit.train.prompts import Encoder
 from fedit.train.sft import Supervised
 from fedit.train.templates import ALPACA
 

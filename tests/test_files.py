@@ -4,10 +4,25 @@ import os
 
 import pytest
 
-from fedit.files import whole_folder, write_atomically
+from fedit.files import flush, whole_folder, write_atomically, write_whole
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_flush_forces_every_file_and_folder_to_disk_and_says_what_it_cannot(tmp_path, monkeypatch):
+    paths = [tmp_path / str(number) for number in range(40)]
+    for path in paths:
+        write_whole(path, b"new")
+    forced, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: forced.append(os.fstat(fd).st_ino) or real(fd))
+    flush([])
+    assert forced == []
+    flush([*paths, tmp_path])
+    assert sorted(forced) == sorted(path.stat().st_ino for path in [*paths, tmp_path])
+    with pytest.raises(FileNotFoundError):
+        flush([*paths, tmp_path / "missing"])
+
+
+@pytest.mark.parametrize("write_atomically", [write_atomically, write_whole])
+def test_a_file_is_replaced_whole_or_not_at_all(write_atomically, tmp_path, monkeypatch):
     path = tmp_path / "state"
     write_atomically(path, b"old")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fedit
-from fedit import InputError, run
+from fedit import InputError, build, run
 from fedit.core.rounds import TooFewReplies
 from fedit.runner import Run
 from tests.tiny import adapter_bytes, finish, journal, tiny
@@ -23,7 +23,14 @@ def done(tmp_path_factory) -> tuple[Path, bytes]:
 def test_the_folder_holds_what_is_promised(done):
     folder, _ = done
     names = {path.name for path in folder.iterdir()}
-    assert {"plan.yaml", "environment.json", "journal.jsonl", "checkpoints", "adapter"} <= names
+    assert {
+        "plan.yaml",
+        "environment.json",
+        "journal.jsonl",
+        "checkpoints",
+        "tokens",
+        "adapter",
+    } <= names
     assert fedit.load_plan(folder / "plan.yaml") == tiny(folder)
     known = json.loads((folder / "environment.json").read_text())
     assert known["versions"]["torch"] == torch.__version__
@@ -140,6 +147,20 @@ def test_data_that_changed_since_is_refused(tmp_path):
 def test_a_refused_run_leaves_nothing_behind(tmp_path):
     with pytest.raises(InputError, match="no such"):
         Run(tiny(tmp_path / "run", data={"train": str(tmp_path / "missing.jsonl")}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_refused_after_its_rows_were_tokenised_leaves_nothing_behind(tmp_path, monkeypatch):
+    kept = []
+    real = build.held_rows
+    monkeypatch.setattr(
+        build,
+        "held_rows",
+        lambda *given: kept.extend(tmp_path.rglob("t*.safetensors")) or real(*given),
+    )
+    with pytest.raises(InputError, match=r"evaluation\.by"):
+        Run(tiny(tmp_path / "run", evaluation={"by": "categori"}))
+    assert len(kept) == 2
     assert not (tmp_path / "run").exists()
 
 

@@ -8,8 +8,8 @@ import torch
 from fedit.config import IA3, Lora, Model, Plain, Virtual
 from fedit.core.tree import Tree
 from fedit.train.adapters import Adapted, attach
+from fedit.train.encoded import Encoded
 from fedit.train.model import Base, load_base
-from fedit.train.prompts import Encoded
 
 VOCABULARY = 300
 CORPUS = ["we met at ten, had tea and read the paper; then it rained and we went home."] * 3

@@ -16,7 +16,6 @@ from fedit.core.messages import Client
 from fedit.core.rounds import Policy
 from fedit.core.seats import Algorithm, Engine, Select
 from fedit.corpus import (
-    Corpus,
     Held,
     cut_notes,
     divide,
@@ -30,10 +29,12 @@ from fedit.data.microworld import microworld
 from fedit.data.partition import Parts
 from fedit.engines.homes import Homes
 from fedit.engines.inprocess import InProcess, through_bytes
+from fedit.report.folder import TOKENS
 from fedit.selection import samplers, weights
 from fedit.train.adapters import Adapted, attach
 from fedit.train.chat_template import Chat
 from fedit.train.forward import Forward, make_forward
+from fedit.train.kept import encoded_in
 from fedit.train.lending import copy_of
 from fedit.train.model import Base, load_base
 from fedit.train.prompts import Encoder, check_tokenizer
@@ -43,14 +44,14 @@ from fedit.train.templates import ALPACA, PLAIN, VICUNA, Custom, Template
 
 @dataclass(frozen=True)
 class Job:
-    """Everything a run needs, loaded and checked."""
+    """Everything a run needs, loaded and checked; of the data, tokens and the hash of each file."""
 
     plan: Plan
     base: Base
     adapted: Adapted
     forward: Forward
     encoder: Encoder
-    corpus: Corpus
+    hashes: dict[str, str]
     parts: Parts
     algorithm: Algorithm[Any]
     policy: Policy
@@ -141,20 +142,23 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
     """
     corpus = read_data(plan)
     parts = taking_part(divide(plan, corpus.train), plan.federation.only)
+    _reachable(plan.federation, len(parts.rows))
     base, encoder = make_base(plan, lent)
     adapted = make_adapter(plan, base)
     dealt = sorted(row for rows in parts.rows.values() for row in rows)
-    encoded = encoder.encode_all([corpus.train[row] for row in dealt])
-    by_row = {dealt[i]: one for i, one in zip(encoded.rows, encoded.encoded, strict=True)}
-    shards, held = share_out(plan, parts, by_row)
+    encode = partial(encoded_in, encoder=encoder, tokenizer=base.tokenizer, template=plan.template)
+    train_file, test_file = (folder / name for name in TOKENS)
+    encoded = encode(train_file, [corpus.train[row] for row in dealt])
+    tested = encode(test_file, corpus.test[: plan.evaluation.limit])
+    shares, held = share_out(plan, parts, encoded, dealt)
+    shards = {client: encoded.select(share) for client, share in shares.items()}
     forward = forward_of(plan, adapted, base, encoder)
     trainer = Supervised(adapted, shards, plan.local, plan.federation.rounds, forward)
-    _reachable(plan.federation, len(shards))
     algorithm = make_algorithm(plan.algorithm)
     reply = partial(answer, trainer=trainer, algorithm=algorithm)
+    supervised = encoded.supervised
     population = [
-        Client(client, len(rows), sum(int(row.learn[1:].sum()) for row in rows))
-        for client, rows in shards.items()
+        Client(client, len(share), int(supervised[share].sum())) for client, share in shares.items()
     ]
     engine = InProcess(
         through_bytes(reply) if plan.engine == "loopback" else reply,
@@ -162,14 +166,13 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
         Homes(folder / "homes"),
         plan.federation.dropout,
     )
-    tested = encoder.encode_all(corpus.test[: plan.evaluation.limit])
     return Job(
         plan,
         base,
         adapted,
         forward,
         encoder,
-        corpus,
+        corpus.hashes,
         parts,
         algorithm,
         make_policy(plan.federation),

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedit import config
 from fedit.config import Plan
 from fedit.core.amounts import part_of
@@ -18,7 +21,10 @@ from fedit.data.sources import Source, read_source
 from fedit.data.splits import drop_duplicates, holdout
 
 if TYPE_CHECKING:  # only to name types: sharing data out needs no tokenizer
-    from fedit.train.prompts import Encoded, EncodedSet
+    from fedit.train.encoded import Encoded, EncodedSet
+
+Places = NDArray[np.int64]
+"""Where a client's rows stand among the encoded ones, ascending."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Corpus:
 class Held:
     """Encoded examples to score, each with its group."""
 
-    rows: list["Encoded"]
+    rows: Sequence["Encoded"]
     groups: list[str]
 
 
@@ -151,26 +157,32 @@ def held_rows(encoded: "EncodedSet", examples: Sequence[Example], by: str) -> He
 
 
 def share_out(
-    plan: Plan, parts: Parts, by_row: dict[int, "Encoded"]
-) -> tuple[dict[str, list["Encoded"]], Held]:
-    """Each client's rows for training, and the share of them it keeps for validation."""
-    train, held = dict[str, list["Encoded"]](), Held([], [])
+    plan: Plan, parts: Parts, encoded: "EncodedSet", dealt: Sequence[int]
+) -> tuple[dict[str, Places], Held]:
+    """Each client's places in `encoded` for training, and the share of rows it keeps for validation.
+
+    `encoded` holds the rows `dealt`, in this order, but for those with nothing to learn. Raises InputError.
+    """
+    place = np.full(max(dealt) + 1, -1)
+    place[np.asarray(dealt)[encoded.rows]] = np.arange(len(encoded.rows))
+    train, aside, groups = dict[str, Places](), list[Places](), list[str]()
+    share = plan.partition.validation
     for client, rows in parts.rows.items():
-        mine = [by_row[row] for row in rows if row in by_row]
-        share = plan.partition.validation
-        count = min(part_of(share, len(mine)), len(mine) - 1) if share and mine else 0
-        if not mine:
+        mine = place[rows]
+        mine = mine[mine >= 0]
+        if not len(mine):
             raise InputError(
                 f"partition: client {parts.names[client]} has no row to learn from "
                 f"({len(rows)} rows, none of them leaves an answer within template.max_length "
                 f"{plan.template.max_length}); raise max_length or partition.minimum"
             )
-        chosen = generator(plan.seed, "validation", client).permutation(len(mine))[:count]
-        aside = set(chosen.tolist())
-        held.rows.extend(mine[i] for i in sorted(aside))
-        held.groups.extend([client] * count)
-        train[client] = [row for i, row in enumerate(mine) if i not in aside]
-    return train, held
+        if count := min(part_of(share, len(mine)), len(mine) - 1) if share else 0:
+            mixed = generator(plan.seed, "validation", client).permutation(len(mine))
+            aside.append(mine[np.sort(mixed[:count])])
+            groups += [client] * count
+            mine = mine[np.sort(mixed[count:])]
+        train[client] = mine
+    return train, Held(encoded.select(np.concatenate([np.arange(0), *aside])), groups)
 
 
 def cut_notes(what: str, encoded: "EncodedSet") -> list[str]:

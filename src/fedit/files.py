@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,11 +16,29 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _fsync(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write and rename: readers find the old file or the new one; a power cut may take it until `flush`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def flush(paths: Collection[Path]) -> None:
+    """Fsync files and folders, many at once: the disk writes them down together, not one by one."""
+    if paths:
+        with ThreadPoolExecutor(min(16, len(paths))) as pool:
+            list(pool.map(_fsync, paths))
+
+
+def _fsync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 @contextmanager

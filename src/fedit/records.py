@@ -70,7 +70,7 @@ def environment(job: Job) -> Record:
         "threads": torch.get_num_threads(),
         "device": str(job.base.device),
         "versions": {name: version(name) for name in names},
-        "data": job.corpus.hashes,
+        "data": job.hashes,
         "base": fingerprint_of_base(job),
         "parameters": {
             "trained": sum(p.numel() for p in job.adapted.parameters.values()),

@@ -1,11 +1,14 @@
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 
+from fedit.algorithms.fedavg import fedavg
 from fedit.core.messages import Home
 from fedit.engines import homes as module
 from fedit.engines.homes import GENERATIONS, Homes
+from tests.toy import Toy
 
 ROUNDS = 7
 
@@ -16,12 +19,6 @@ def home(value: float) -> Home:
 
 def value(found: Home) -> float | None:
     return found.payload["kept"]["b"].item() if found.payload else None
-
-
-@pytest.fixture(autouse=True)
-def _no_sync(monkeypatch):
-    """What is tested here is which files there are; that they are flushed takes most of the time."""
-    monkeypatch.setattr(module, "write_atomically", lambda path, content: path.write_bytes(content))
 
 
 def test_a_client_that_keeps_nothing_leaves_no_file(tmp_path):
@@ -103,3 +100,51 @@ def test_a_rewind_reaches_every_client_and_spares_what_is_not_newer(tmp_path):
             homes.save(client, round, home(round))
     homes.rewind(2)
     assert [value(homes.load(c, 9)) for c in ("c0", "c1")] == [2, 2]
+
+
+def test_a_rewind_looks_at_every_home_once_and_then_at_those_saved_since(tmp_path, monkeypatch):
+    old = Homes(tmp_path / "homes")
+    for number in range(9):
+        old.save(f"c{number}", 3, home(3))
+    homes, looks = Homes(old.folder), []
+    real = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, how: looks.append(how) or real(self, how))
+    homes.rewind(2)  # a crash after round 3
+    assert len(looks) == 1
+    assert not any(homes.load(f"c{number}", 9).payload for number in range(9))
+    for round in (2, 2, 3):  # its second attempt, and the round after
+        homes.rewind(round)
+        homes.save("c0", round + 1, home(round + 1))
+        assert value(homes.load("c0", 9)) == round + 1
+    assert len(looks) == 1
+    homes.rewind(1)
+    assert len(looks) == 2, "further back than it remembers"
+    assert value(homes.load("c0", 9)) is None
+
+
+def test_all_that_was_saved_is_forced_to_disk_before_the_round_counts(tmp_path, monkeypatch):
+    homes, forced = Homes(tmp_path / "homes"), []
+    monkeypatch.setattr(module, "flush", lambda paths: forced.append(set(paths)))
+    homes.rewind(0)
+    homes.flush()
+    homes.save("c0", 1, home(1))
+    homes.save("c1", 1, home(1))
+    homes.save("c2", 1, Home())
+    homes.flush()
+    files = {homes.folder / client / "00000001.home" for client in ("c0", "c1")}
+    assert forced[0] == set()
+    assert forced[1] == files | {path.parent for path in files} | {homes.folder}
+
+
+def test_the_engine_forces_homes_to_disk_after_the_last_reply(tmp_path, monkeypatch):
+    toy = Toy(tmp_path, keep=True)
+    events = []
+    for name in ("save", "flush"):
+        real = getattr(Homes, name)
+        monkeypatch.setattr(
+            Homes,
+            name,
+            lambda self, *a, real=real, name=name: events.append(name) or real(self, *a),
+        )
+    toy.run(fedavg(), until=2)
+    assert events == (["save"] * 3 + ["flush"]) * 2

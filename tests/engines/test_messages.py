@@ -9,7 +9,7 @@ from fedit.core.messages import ADAPTER, Order, Update
 from fedit.core.tree import same
 from fedit.core.wire import WireError, pack
 from fedit.engines.messages import (
-    order_size,
+    order_sizes,
     pack_order,
     pack_update,
     unpack_order,
@@ -72,7 +72,7 @@ def test_an_update_comes_back():
 
 @pytest.mark.parametrize("client", IDS)
 def test_sizes_are_those_of_the_bytes(client):
-    assert order_size(ORDER, client) == len(pack_order(ORDER, client))
+    assert order_sizes(ORDER)(client) == len(pack_order(ORDER, client))
     update = replace(UPDATE, client=client, metrics={"a": 1e-300, "b": 3.0})
     assert update_size(update) == len(pack_update(update))
 

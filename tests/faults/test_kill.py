@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,13 +38,15 @@ def in_child(plan: Plan, kill_at: int | None, resume: bool) -> int:
     child = os.fork()
     if child == 0:
         steps = 0
+        one_at_a_time = threading.Lock()  # homes are flushed by several threads
 
         def count() -> None:
             nonlocal steps
-            if steps == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            steps += 1
-            os.write(write, b".")
+            with one_at_a_time:
+                if steps == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                steps += 1
+                os.write(write, b".")
 
         counted(count)
         try:

@@ -114,6 +114,29 @@ def test_the_base_is_watched():
     before = one.watch_base()
     weight.data = weight.data.clone()
     assert one.watch_base() != before
+    before = one.watch_base()
+    one.model.get_input_embeddings().weight = torch.nn.Parameter(weight.detach().clone())
+    assert one.watch_base() != before, "another parameter in its place"
+
+
+def test_every_parameter_of_the_base_is_watched_and_none_of_the_adapter():
+    for adapter in ADAPTERS:
+        if ("llama", adapter) in REFUSED:
+            continue
+        one = adapted("llama", adapter)
+        mine = {id(p) for p in one.parameters.values()}
+        base = {p.data_ptr() for p in one.model.parameters() if id(p) not in mine}
+        assert {place for place, _ in one.watch_base()} == base, adapter
+
+
+def test_training_mode_reaches_every_module_whoever_left_it():
+    one = adapted("llama", "lora")  # in evaluation mode
+    one.train()
+    assert all(module.training for module in one.model.modules())
+    deep = list(one.model.modules())[-1]
+    deep.eval()
+    one.train()
+    assert deep.training
 
 
 @pytest.mark.parametrize("adapter", PEFT_KINDS)

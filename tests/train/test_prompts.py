@@ -270,7 +270,7 @@ def test_nothing_to_learn_is_counted_and_named():
     ]
     code = encoder("byte-level", "vicuna", 64)
     result = code.encode_all(examples)
-    assert result.rows == [0, 4, 5]
+    assert result.rows.tolist() == [0, 4, 5]
     assert [one.where for one in result.unlearnable] == ["f:2", "f:3", "f:4"]
     assert (result.prompts_cut, result.answers_cut) == (2, 1)
     for row, encoded in zip(result.rows, result.encoded, strict=True):

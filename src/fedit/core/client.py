@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import torch
-
 from fedit.core.errors import FeditError
 from fedit.core.messages import ADAPTER, Home, Order, Payload, Update
 from fedit.core.seats import Algorithm, Fit, Pull, Trainer
-from fedit.core.tree import Tree, only
+from fedit.core.tree import Tree, not_finite, only
 
 KEPT = "kept"
 """Home role of the trained parameters that do not travel."""
@@ -37,11 +35,10 @@ def answer(
 
     work = algorithm.local(start, order, home, fit)
     for tree in (work.fit.fitted, *work.fit.memory.values()):
-        for name, tensor in tree.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise FeditError(
-                    f"training diverged: {name} holds NaN or infinity; begin anew with a lower local.lr"
-                )
+        if name := not_finite(tree):
+            raise FeditError(
+                f"training diverged: {name} holds NaN or infinity; begin anew with a lower local.lr"
+            )
     payload = {ADAPTER: only(work.fit.fitted, order.travels), **work.extra}
     update = Update(client, order.round, order.attempt, payload, work.fit.metrics)
     for guard in algorithm.guards:

@@ -2,10 +2,8 @@
 
 import math
 
-import torch
-
 from fedit.core.messages import ADAPTER, Failure, Order, Reply, Update
-from fedit.core.tree import Spec, Tree, only, spec
+from fedit.core.tree import Spec, Tree, not_finite, only, spec
 
 
 def expected(order: Order, roles: tuple[str, ...]) -> dict[str, Spec]:
@@ -51,6 +49,6 @@ def _tree_fault(tree: Tree, wanted: Spec) -> tuple[str, str]:
             return "shape", f"{name} is {tuple(tensor.shape)}, expected {shape}"
         if tensor.dtype != dtype:
             return "dtype", f"{name} is {tensor.dtype}, expected {dtype}"
-        if not bool(torch.isfinite(tensor).all()):
-            return "not finite", f"{name} holds NaN or infinity"
+    if strayed := not_finite(tree):
+        return "not finite", f"{strayed} holds NaN or infinity"
     return "", ""

@@ -1,7 +1,7 @@
 """Payloads as bytes: one safetensors block with a JSON envelope in its metadata, and nothing else."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -63,9 +63,12 @@ def unpack(block: bytes) -> tuple[Payload, dict[str, Any]]:
 
 def packed_size(payload: Payload, envelope: Mapping[str, Any]) -> int:
     """len(pack(payload, envelope)) without copying a tensor."""
-    header: dict[str, Any] = {"__metadata__": _metadata(payload, envelope)}
-    offset = 0
-    flat = _flat(payload)
+    return packed_sizes(payload)(envelope)
+
+
+def packed_sizes(payload: Payload) -> Callable[[Mapping[str, Any]], int]:
+    """`packed_size` of one payload under any envelope: its tensors are looked at once."""
+    header, offset, flat = dict[str, Any](), 0, _flat(payload)
     for name, tensor in sorted(flat.items(), key=lambda item: (_RANK[item[1].dtype], item[0])):
         end = offset + tensor.nbytes
         header[name] = {
@@ -74,8 +77,17 @@ def packed_size(payload: Payload, envelope: Mapping[str, Any]) -> int:
             "data_offsets": [offset, end],
         }
         offset = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return 8 + -(-len(text) // 8) * 8 + offset
+    tensors = len(_compact(header)) if header else 1  # after a comma; without any, the brace closes
+
+    def size(envelope: Mapping[str, Any]) -> int:
+        text = len(_compact({"__metadata__": _metadata(payload, envelope)})) - 1 + tensors
+        return 8 + -(-text // 8) * 8 + offset
+
+    return size
+
+
+def _compact(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _flat(payload: Payload) -> Tree:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fedit.core.errors import BrokenInvariant
 from fedit.core.messages import Home, Payload
 from fedit.core.wire import pack, unpack
-from fedit.files import write_atomically
+from fedit.files import flush, write_whole
 
 GENERATIONS = 3
 """Rounds a client's home can be taken back by: as many as checkpoints are kept."""
@@ -23,6 +23,8 @@ class Homes:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._rewound: int | None = None
+        self._saved: list[Path] = []  # since then
 
     def load(self, client: str, round: int) -> Home:
         """The home as it was when `round` rounds were finished."""
@@ -43,26 +45,46 @@ class Homes:
         return lost
 
     def save(self, client: str, round: int, home: Home) -> None:
-        """Keep the home of a client that has now done its part of round number `round` (from 1)."""
+        """Keep the home of a client that has now done its part of round number `round` (from 1).
+
+        What is saved outlasts a power cut once `flush` has returned.
+        """
         files = self._files(client)
         if not home.payload and not files:
             return
         place = self.folder / client
         place.mkdir(parents=True, exist_ok=True)
         block = pack(home.payload, {})
-        write_atomically(place / f"{round:08d}.home", _seal(block) + block)
+        path = place / f"{round:08d}.home"
+        write_whole(path, _seal(block) + block)
+        self._saved.append(path)
         old = [path for generation, path in files if generation <= round - GENERATIONS]
         for path in old[:-1]:  # the newest of the old ones is what an early round would still need
             os.remove(path)
 
+    def flush(self) -> None:
+        """Force to disk what was saved since the last rewind: before the server counts the round as done."""
+        folders = {path.parent for path in self._saved}
+        flush([*self._saved, *folders, *({self.folder} if folders else ())])
+
     def rewind(self, round: int) -> None:
-        """Forget what was kept after `round`: rounds the server has forgotten or is about to repeat."""
-        for path in self.folder.glob("*/*.home"):
+        """Forget what was kept after `round`: rounds the server has forgotten or is about to repeat.
+
+        Every home is looked at once; from then on only those saved since the last look, as long as this
+        object alone saves and rounds do not go back.
+        """
+        seen = self._rewound is not None and self._rewound <= round
+        for path in self._saved if seen else self.folder.glob("*/*.home"):
             if path.stem.isdigit() and int(path.stem) > round:
-                os.remove(path)
+                path.unlink(missing_ok=True)
+        self._rewound, self._saved = round, []
 
     def _files(self, client: str) -> list[tuple[int, Path]]:
-        found = (self.folder / client).glob("*.home")
+        place = self.folder / client
+        try:
+            found = [place / name for name in os.listdir(place) if name.endswith(".home")]
+        except FileNotFoundError:
+            return []
         return sorted((int(path.stem), path) for path in found if path.stem.isdigit())
 
 

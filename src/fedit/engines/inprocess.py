@@ -8,7 +8,7 @@ from fedit.core.messages import Client, Failure, Home, Order, Reply, Update
 from fedit.core.seeds import generator
 from fedit.engines.homes import Homes
 from fedit.engines.messages import (
-    order_size,
+    order_sizes,
     pack_order,
     pack_update,
     unpack_order,
@@ -36,13 +36,16 @@ class InProcess:
     def ask(self, order: Order) -> Iterator[Reply]:
         """Train the cohort in its own order; a client's error is its Failure, not the run's end."""
         self.homes.rewind(order.round)
+        size = order_sizes(order)
         for client in order.cohort:
-            yield self._reply(order, client)
+            yield self._reply(order, client, size)
+        self.homes.flush()
 
-    def _reply(self, order: Order, client: str) -> Reply:
-        draw = generator(order.seed, "dropout", order.round, order.attempt, client)
-        if draw.random() < self.dropout:
-            return Failure(client, "dropout", "simulated by federation.dropout")
+    def _reply(self, order: Order, client: str, size: Callable[[str], int]) -> Reply:
+        if self.dropout:
+            draw = generator(order.seed, "dropout", order.round, order.attempt, client)
+            if draw.random() < self.dropout:
+                return Failure(client, "dropout", "simulated by federation.dropout")
         try:
             update, home = self.answer(order, client, self.homes.load(client, order.round))
         except BrokenInvariant:
@@ -54,7 +57,7 @@ class InProcess:
             "bytes_kept": float(
                 sum(t.nbytes for tree in home.payload.values() for t in tree.values())
             ),
-            "bytes_down": float(order_size(order, client)),
+            "bytes_down": float(size(client)),
             "bytes_up": float(update_size(update)),
         }
         return replace(update, metrics={**update.metrics, **traffic})

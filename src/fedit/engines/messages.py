@@ -1,10 +1,10 @@
 """Orders and updates as bytes, and how many."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedit.core.messages import Order, Update
-from fedit.core.wire import WireError, pack, packed_size, unpack
+from fedit.core.wire import WireError, pack, packed_size, packed_sizes, unpack
 
 _PERSONAL = "personal."
 
@@ -53,9 +53,15 @@ def unpack_update(block: bytes) -> Update:
     return Update(payload=payload, **envelope)
 
 
-def order_size(order: Order, client: str) -> int:
-    """Bytes one client receives."""
-    return packed_size(*_order_parts(order, client))
+def order_sizes(order: Order) -> Callable[[str], int]:
+    """Bytes each client receives, by its id; what all receive is measured once."""
+    public = packed_sizes(order.public)
+
+    def size(client: str) -> int:
+        payload, envelope = _order_parts(order, client)
+        return packed_size(payload, envelope) if client in order.personal else public(envelope)
+
+    return size
 
 
 def update_size(update: Update) -> int:

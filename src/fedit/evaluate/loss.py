@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from fedit.train.encoded import Encoded
 from fedit.train.forward import Forward
-from fedit.train.prompts import Encoded
 
 
 @dataclass(slots=True)

@@ -14,6 +14,9 @@ from fedit.core.messages import Payload, State
 from fedit.core.wire import WireError, pack, unpack
 from fedit.files import write_atomically
 
+TOKENS = ("tokens/train.safetensors", "tokens/test.safetensors")
+"""Files of the run's encoded rows: those dealt to clients, and those held out."""
+
 KEEP = 3
 """Checkpoints kept: the newest and two to fall back on."""
 
@@ -43,7 +46,8 @@ class RunFolder:
     """One run on disk; it holds a lock until closed, unless it is opened to read only.
 
     `plan.yaml` the resolved plan · `environment.json` versions, hashes · `journal.jsonl` one record a
-    round · `checkpoints/` · `homes/` what simulated clients keep · `adapter/` the result.
+    round · `checkpoints/` · `tokens/` the rows as trained and scored on · `homes/` what simulated clients
+    keep · `adapter/` the result.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False):
@@ -67,7 +71,9 @@ class RunFolder:
         """Take the folder away again if no run was begun in it and nobody else's files are there."""
         if not self.started:
             (self.path / ".lock").unlink(missing_ok=True)
-            for folder in (self.path / "checkpoints", self.path):
+            for name in TOKENS:
+                (self.path / name).unlink(missing_ok=True)
+            for folder in (self.path / "tokens", self.path / "checkpoints", self.path):
                 with contextlib.suppress(OSError):  # not empty: it is not ours alone
                     folder.rmdir()
 

@@ -32,7 +32,8 @@ class Multinomial:
         n = part_of(self.cohort, len(population))
         p = example_shares(population)
         draws = rng.multinomial(n, p)
-        return [Member(c, int(d), n * q) for c, d, q in zip(population, draws, p, strict=True) if d]
+        drawn = np.flatnonzero(draws).tolist()
+        return [Member(population[i], int(draws[i]), n * float(p[i])) for i in drawn]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,8 @@ class Poisson:
             joins = rng.random(len(population)) < chances
             if joins.any():
                 break
-        return [
-            Member(client, 1, float(chance) / some)
-            for client, chance, joined in zip(population, chances, joins, strict=True)
-            if joined
-        ]
+        joined = np.flatnonzero(joins).tolist()
+        return [Member(population[i], 1, float(chances[i]) / some) for i in joined]
 
 
 def example_shares(population: Sequence[Client]) -> npt.NDArray[np.float64]:

@@ -62,11 +62,16 @@ def carry_out(job: Job, base: Base | None) -> None:
             pass
         done = run.job
         done.adapted.write(run.state.adapter)
-        hashes = done.corpus.hashes
         _score(
             job,
             Loaded(
-                job.plan, done.base, done.adapted, done.forward, done.encoder, run.state, hashes
+                job.plan,
+                done.base,
+                done.adapted,
+                done.forward,
+                done.encoder,
+                run.state,
+                done.hashes,
             ),
         )
 

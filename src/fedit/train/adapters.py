@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,32 @@ class Adapted:
                 if not torch.equal(parameter.cpu(), tree[name].to("cpu", parameter.dtype)):
                     raise AdapterError(f"adapter: {name} does not hold what was written to it")
 
-    def watch_base(self) -> dict[str, tuple[int, int]]:
+    def watch_base(self) -> list[tuple[int, int]]:
         """Address and mutation count of every base parameter: equal before and after means untouched."""
+        watched = (holder[name] for holder, name in self._base)
+        return [(p.data_ptr(), p._version) for p in watched if p is not None]
+
+    def train(self) -> None:
+        """Put every module into training mode."""
+        if not all(
+            module.training for module in self._modules
+        ):  # telling them anew takes far longer
+            self.model.train()
+
+    @cached_property
+    def _modules(self) -> list[nn.Module]:
+        return list(self.model.modules())
+
+    @cached_property
+    def _base(self) -> list[tuple[dict[str, nn.Parameter | None], str]]:
+        """Where modules hold the base's parameters: one put in another's place is seen as well."""
         mine = {id(p) for p in self.parameters.values()}
-        return {
-            name: (p.data_ptr(), p._version)
-            for name, p in self.model.named_parameters()
-            if id(p) not in mine
-        }
+        return [
+            (module._parameters, name)
+            for module in self._modules
+            for name, parameter in module._parameters.items()
+            if parameter is not None and id(parameter) not in mine
+        ]
 
     def save(self, folder: Path, base: str) -> None:
         """Write the adapter as `folder`: PEFT's own format where PEFT has the kind.

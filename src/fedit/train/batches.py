@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedit.train.prompts import Encoded
+from fedit.train.encoded import Encoded
 
 
 @dataclass(frozen=True, slots=True)

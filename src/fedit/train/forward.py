@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fedit.train import attention
 from fedit.train.batches import collate, token_losses
+from fedit.train.encoded import Encoded
 from fedit.train.fused import fuse
 from fedit.train.head import HeadLoss
-from fedit.train.prompts import Encoded
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedit.core.errors import InputError
 from fedit.core.examples import Example, Turn
+from fedit.train.encoded import Encoded, EncodedSet, Unlearnable
 from fedit.train.templates import Segment, Template, tidy
 from fedit.train.tokens import SegmentTokenizer, end_of_sequence, tokens
 
@@ -22,43 +22,6 @@ if TYPE_CHECKING:
 SAMPLE = "we met at ten, had tea and read the paper"
 SHORTEST = 16  # tokens; below this a prompt's head and tail and an answer cannot all be kept
 _BATCH = 1024  # examples tokenised together
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
-    """One example as tokens: `ids` int32 [length], `learn` bool [length], and what was cut away."""
-
-    ids: NDArray[np.int32]
-    learn: NDArray[np.bool_]
-    prompt_cut: bool = False
-    answer_cut: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unlearnable:
-    """An example with nothing to learn: where it stands and why."""
-
-    where: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedSet:
-    """Examples as tokens; `rows[i]` is the place of `encoded[i]` among the examples given."""
-
-    encoded: list[Encoded]
-    rows: list[int]
-    unlearnable: list[Unlearnable]
-
-    @property
-    def prompts_cut(self) -> int:
-        """How many examples lost a part of their prompt, or their oldest exchanges."""
-        return sum(one.prompt_cut for one in self.encoded)
-
-    @property
-    def answers_cut(self) -> int:
-        """How many examples lost the end of their answer."""
-        return sum(one.answer_cut for one in self.encoded)
 
 
 class Encoder:
@@ -101,16 +64,9 @@ class Encoder:
 
     def encode_all(self, examples: Sequence[Example]) -> EncodedSet:
         """All examples as tokens, tokenised in batches, with what was cut and what was refused."""
-        result = EncodedSet([], [], [])
-        for start in range(0, len(examples), _BATCH):
-            outcomes = self._encode(examples[start : start + _BATCH])
-            for row, outcome in enumerate(outcomes, start):
-                if isinstance(outcome, Unlearnable):
-                    result.unlearnable.append(outcome)
-                else:
-                    result.encoded.append(outcome)
-                    result.rows.append(row)
-        return result
+        starts = range(0, len(examples), _BATCH)
+        batches = (self._encode(examples[start : start + _BATCH]) for start in starts)
+        return EncodedSet.of(chain.from_iterable(batches))
 
     def prompt_ids(self, turns: Sequence[Turn], max_new_tokens: int = 0) -> list[int]:
         """The prompt of a conversation that ends with a user turn, to be continued by generation.

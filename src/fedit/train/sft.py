@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -16,8 +17,8 @@ from fedit.core.seeds import generator, stream
 from fedit.core.tree import Tree
 from fedit.train.adapters import Adapted, AdapterError
 from fedit.train.batches import shuffled
+from fedit.train.encoded import Encoded
 from fedit.train.forward import Forward
-from fedit.train.prompts import Encoded
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Supervised:
         named = {n: p for n, p in self.adapted.parameters.items() if n in order.trains}
         for name, parameter in self.adapted.parameters.items():
             parameter.requires_grad_(name in named)
-        optimizer = make_optimizer(self.plan, list(named.values()))
+        optimizer = self._optimizer
+        optimizer.state.clear()
         _remember(optimizer, named, memory)
 
         names = ("fit", order.round, order.attempt, client)
@@ -56,9 +58,9 @@ class Supervised:
         loss_sum, supervised, tokens, samples = 0.0, 0, 0, 0
         device = self.forward.device
         devices = [device] if device.type == "cuda" else []
-        self.adapted.model.train()
+        self.adapted.train()
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(stream(order.seed, *names, "dropout"))
+            _seed(stream(order.seed, *names, "dropout"), device)
             for step, batch in enumerate(islice(batches, steps)):
                 rate = lr_at(self.plan, order.round + step / steps, 1 / steps, self.rounds)
                 for group in optimizer.param_groups:
@@ -79,6 +81,11 @@ class Supervised:
             "seconds": time.perf_counter() - began,
         }
         return Fit(fitted, kept, metrics)
+
+    @cached_property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """One for all clients and orders: what does not train has no gradient and is passed over."""
+        return make_optimizer(self.plan, list(self.adapted.parameters.values()))
 
     def _step(
         self,
@@ -106,18 +113,22 @@ class Supervised:
                 if gradient is not None:
                     gradient.add_(extra.to(gradient))
         if self.plan.clip is not None:
-            torch.nn.utils.clip_grad_norm_(list(named.values()), self.plan.clip)
+            torch.nn.utils.clip_grad_norm_(list(named.values()), self.plan.clip, foreach=True)
         optimizer.step()
         return total, supervised, sum(len(row.ids) for row in rows)
 
 
 def make_optimizer(plan: Local, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW (arXiv 1711.05101) or SGD with the plan's settings."""
+    """AdamW (arXiv 1711.05101) or SGD with the plan's settings.
+
+    `foreach` handles all tensors in one call, with the same bits as one after another.
+    """
+    decay = plan.weight_decay
     if plan.optimizer == "sgd":
         return torch.optim.SGD(
-            parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay
+            parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=decay, foreach=True
         )
-    return torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay)
+    return torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=decay, foreach=True)
 
 
 def lr_at(plan: Local, at: float, stride: float, rounds: int) -> float:
@@ -134,6 +145,14 @@ def lr_at(plan: Local, at: float, stride: float, rounds: int) -> float:
     if plan.schedule == "cosine":
         return plan.lr * 0.5 * (1 + math.cos(math.pi * done))
     return plan.lr
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed what draws on this device; torch.manual_seed asks every accelerator there might be."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _memory(optimizer: torch.optim.Optimizer, named: Mapping[str, torch.nn.Parameter]) -> Payload:
