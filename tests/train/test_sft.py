@@ -103,12 +103,12 @@ def plain_loop(start, schedule, optimizer, clip):
 
 
 def adamw(decay=0.0):
-    return lambda parameters: torch.optim.AdamW(parameters, lr=1.0, weight_decay=decay)
+    return lambda parameters: torch.optim.AdamW(parameters, lr=1.0, weight_decay=decay, fused=True)
 
 
 def sgd(momentum=0.0, decay=0.0):
     return lambda parameters: torch.optim.SGD(
-        parameters, lr=1.0, momentum=momentum, weight_decay=decay
+        parameters, lr=1.0, momentum=momentum, weight_decay=decay, fused=True
     )
 
 

@@ -121,14 +121,14 @@ class Supervised:
 def make_optimizer(plan: Local, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW (arXiv 1711.05101) or SGD with the plan's settings.
 
-    `foreach` handles all tensors in one call, with the same bits as one after another.
+    `fused` is one call for all tensors; it rounds otherwise than torch's default does.
     """
     decay = plan.weight_decay
     if plan.optimizer == "sgd":
         return torch.optim.SGD(
-            parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=decay, foreach=True
+            parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=decay, fused=True
         )
-    return torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=decay, foreach=True)
+    return torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=decay, fused=True)
 
 
 def lr_at(plan: Local, at: float, stride: float, rounds: int) -> float:
