@@ -53,6 +53,7 @@ class Job:
     algorithm: Algorithm[Any]
     policy: Policy
     engine: Engine
+    trainer: Supervised
     test: Held
     validation: Held
     notes: list[str]
@@ -91,15 +92,16 @@ def make_policy(plan: config.Federation) -> Policy:
     return Policy(sampler, weigh(measure, plan.weight_cap), plan.minimum, plan.attempts)
 
 
-def make_base(plan: Plan, lent: Base | None = None) -> tuple[Base, Encoder]:
+def make_base(plan: Plan, lent: Base | None = None, *, blank: bool = False) -> tuple[Base, Encoder]:
     """The base model and the encoder of examples for it; a `lent` base is not loaded again.
 
-    What is lent stays as it is: an adapter goes on a copy that shares its weights.
+    What is lent stays as it is: an adapter goes on a copy that shares its weights. A `blank` base
+    has shapes but no weights.
     """
     how, template = plan.template, make_template(plan.template)  # refused before anything is loaded
     trains_base = plan.adapter.kind in ("full", "bitfit")
     if lent is None:
-        base = load_base(plan.model, _corpus(), trains_base=trains_base)
+        base = load_base(plan.model, _corpus(), trains_base=trains_base, blank=blank)
     else:
         base = copy_of(lent, own_weights=trains_base)
     check_tokenizer(base.tokenizer)
@@ -121,14 +123,15 @@ def make_adapter(plan: Plan, base: Base) -> Adapted:
     return adapted
 
 
-def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
+def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = False) -> Job:
     """Load and check everything; cheap refusals come before the model. Raises InputError.
 
-    `lent` is the base of the plan's model section, where it is loaded already.
+    `lent` is the base of the plan's model section, where it is loaded already. With `blank` its weights
+    are left out: everything can be counted and nothing run.
     """
     corpus = read_data(plan)
     parts = taking_part(divide(plan, corpus.train), plan.federation.only)
-    base, encoder = make_base(plan, lent)
+    base, encoder = make_base(plan, lent, blank=blank)
     adapted = make_adapter(plan, base)
     dealt = sorted(row for rows in parts.rows.values() for row in rows)
     encoded = encoder.encode_all([corpus.train[row] for row in dealt])
@@ -161,6 +164,7 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
         algorithm,
         make_policy(plan.federation),
         engine,
+        trainer,
         held_rows(tested, corpus.test, plan.evaluation.by),
         held,
         corpus.notes
