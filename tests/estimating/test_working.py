@@ -1,13 +1,15 @@
 """Memory of a pass that is never made, against one that is."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fedit.config import IA3, Lora, Plain, Virtual
-from fedit.estimating.working import Shape, Working, _Living, _pass, largest, working_memory
+from fedit.estimating.working import Shape, Working, _Living, _pass, largest, slots, working_memory
 from fedit.train.adapters import attach
+from fedit.train.prompts import Encoded
 from tests.tiny import CONFIG
 
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 400}
@@ -25,10 +27,9 @@ def made(config: dict, adapter) -> nn.Module:
 
 
 def real(model: nn.Module, shape: Shape, *, train: bool) -> Working:
-    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     model.train(train)
     with torch.set_grad_enabled(train), _Living() as living:
-        return _pass(model, held, shape, living, train)
+        return _pass(model, slots(model), shape, living, train)
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -52,15 +53,17 @@ def test_shapes_alone_take_what_values_take(adapter, train):
     assert found.peak - found.activations > SHAPE.supervised * GPT2["vocab_size"] * 4
 
 
-def test_nothing_of_a_model_is_changed():
-    model = made(CONFIG, Lora(rank=2))
+@pytest.mark.parametrize("adapter", [Lora(rank=2), Virtual(kind="prompt")], ids=["lora", "prompt"])
+def test_nothing_of_a_model_is_changed(adapter):
+    model = made(GPT2, adapter)  # its embedding is the output layer as well
     model.eval()
-    before = {name: p.clone() for name, p in model.named_parameters()}
+    before, values = slots(model), {name: t.clone() for name, t in slots(model).items()}
     working_memory(model, SHAPE, train=True)
     assert not model.training
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is None
-        assert torch.equal(parameter, before[name])
+    for name, tensor in slots(model).items():
+        assert tensor is before[name]
+        assert tensor.grad is None
+        assert torch.equal(tensor, values[name])
 
 
 def test_activations_grow_with_layers_and_logits_with_supervised_positions():
@@ -76,10 +79,6 @@ def test_activations_grow_with_layers_and_logits_with_supervised_positions():
 
 
 def test_the_largest_batch_is_of_one_group_with_its_most_learned_rows():
-    import numpy as np
-
-    from fedit.train.prompts import Encoded
-
     def row(length: int, learned: int) -> Encoded:
         learn = np.zeros(length, dtype=bool)
         learn[length - learned :] = True

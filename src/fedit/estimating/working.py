@@ -58,7 +58,8 @@ def working_memory(model: nn.Module, shape: Shape, *, train: bool) -> Working:
         made = FakeTensor(fake, tensor.detach().to("meta"), _CPU)
         return made.requires_grad_(tensor.requires_grad and train)
 
-    held = {n: blank(t) for n, t in (*model.named_parameters(), *model.named_buffers())}
+    blanks: dict[int, Tensor] = {}
+    held = {n: blanks.setdefault(id(t), blank(t)) for n, t in slots(model).items()}
     modes = [(module, module.training) for module in model.modules()]
     model.train(train)
     try:
@@ -69,6 +70,15 @@ def working_memory(model: nn.Module, shape: Shape, *, train: bool) -> Working:
             module.training = training
 
 
+def slots(model: nn.Module) -> dict[str, Tensor]:
+    """Every place that holds a parameter or buffer, by name: tied ones have two, a shared module one."""
+    found: dict[str, Tensor] = {}
+    for prefix, module in model.named_modules():
+        own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+        found |= {f"{prefix}.{name}".removeprefix("."): tensor for name, tensor in own}
+    return found
+
+
 def _pass(
     model: Any, held: dict[str, Tensor], shape: Shape, living: "_Living", train: bool
 ) -> Working:
@@ -77,7 +87,7 @@ def _pass(
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
     head = model.get_output_embeddings()
     with head.register_forward_pre_hook(partial(_supervised, shape, living, before)):
-        logits = functional_call(model, held, (), given).logits[0]
+        logits = functional_call(model, held, (), given, tie_weights=False).logits[0]
     targets = torch.zeros(shape.supervised, dtype=torch.int64)
     loss = nn.functional.cross_entropy(logits.float(), targets, reduction="none").sum()
     del logits
