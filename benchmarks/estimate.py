@@ -46,7 +46,8 @@ def compare(name: str, shape: dict[str, int], folder: Path) -> None:
         },
         "data": {
             "train": str(SHARED / "data" / "alpaca" / "alpaca_en_1k.json"),
-            "holdout": {"size": 64},
+            "limit": 400,
+            "holdout": {"size": 32},
         },
         "template": {"max_length": 256},
         "partition": {"by": "sizes", "clients": 10, "minimum": 20},

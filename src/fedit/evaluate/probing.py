@@ -21,5 +21,5 @@ def passed(model: Any, tokenizer: Any, probes: Sequence[Probe]) -> float:
         device="cpu",
     )
     texts = [tokenizer.decode(ids) + "\n" for ids in made]
-    right = sum(t.startswith(p.expected) for t, p in zip(texts, probes, strict=True))
+    right: int = sum(t.startswith(p.expected) for t, p in zip(texts, probes, strict=True))
     return right / len(probes)
