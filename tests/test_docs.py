@@ -93,12 +93,14 @@ def test_links_between_pages_lead_somewhere():
 
 def test_public_names_are_these():
     assert sorted(fedit.__all__) == [
+        "Estimate",
         "FeditError",
         "Finished",
         "InputError",
         "Plan",
         "Run",
         "Study",
+        "estimate",
         "load_plan",
         "load_study",
         "make_plan",

@@ -5,17 +5,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedit.config import Plan, Study
     from fedit.core.errors import FeditError, InputError
+    from fedit.estimating.estimate import Estimate, estimate
     from fedit.recipe import load_plan, load_study, make_plan, make_study
     from fedit.runner import Finished, Run, run
     from fedit.studies.study import study
 
 __all__ = [
+    "Estimate",
     "FeditError",
     "Finished",
     "InputError",
     "Plan",
     "Run",
     "Study",
+    "estimate",
     "load_plan",
     "load_study",
     "make_plan",
@@ -25,12 +28,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Estimate": "fedit.estimating.estimate",
     "FeditError": "fedit.core.errors",
     "Finished": "fedit.runner",
     "InputError": "fedit.core.errors",
     "Plan": "fedit.config",
     "Run": "fedit.runner",
     "Study": "fedit.config",
+    "estimate": "fedit.estimating.estimate",
     "load_plan": "fedit.recipe",
     "load_study": "fedit.recipe",
     "make_plan": "fedit.recipe",

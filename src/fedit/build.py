@@ -56,6 +56,7 @@ class Job:
     algorithm: Algorithm[Any]
     policy: Policy
     engine: Engine
+    trainer: Supervised
     test: Held
     validation: Held
     notes: list[str]
@@ -94,15 +95,16 @@ def make_policy(plan: config.Federation) -> Policy:
     return Policy(sampler, weigh(measure, plan.weight_cap), plan.minimum, plan.attempts)
 
 
-def make_base(plan: Plan, lent: Base | None = None) -> tuple[Base, Encoder]:
+def make_base(plan: Plan, lent: Base | None = None, *, blank: bool = False) -> tuple[Base, Encoder]:
     """The base model and the encoder of examples for it; a `lent` base is not loaded again.
 
-    What is lent stays as it is: an adapter goes on a copy that shares its weights.
+    What is lent stays as it is: an adapter goes on a copy that shares its weights. A `blank` base
+    has shapes but no weights.
     """
     how, template = plan.template, make_template(plan.template)  # refused before anything is loaded
     trains_base = plan.adapter.kind in ("full", "bitfit")
     if lent is None:
-        base = load_base(plan.model, _corpus(), trains_base=trains_base)
+        base = load_base(plan.model, _corpus(), trains_base=trains_base, blank=blank)
     else:
         base = copy_of(lent, own_weights=trains_base)
     check_tokenizer(base.tokenizer)
@@ -124,26 +126,29 @@ def make_adapter(plan: Plan, base: Base) -> Adapted:
     return adapted
 
 
-def forward_of(plan: Plan, adapted: Adapted, base: Base, encoder: Encoder) -> Forward:
+def forward_of(
+    plan: Plan, adapted: Adapted, base: Base, encoder: Encoder, *, blank: bool = False
+) -> Forward:
     """How rows are scored by this model, in training and in evaluation."""
     return make_forward(
         adapted.model,
         encoder.pad_id,
         base.device,
-        fused=plan.model.kernels == "fused",
+        fused=plan.model.kernels == "fused" and not blank,
         virtual=plan.adapter.kind in ("prefix", "prompt"),
     )
 
 
-def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
+def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = False) -> Job:
     """Load and check everything; cheap refusals come before the model. Raises InputError.
 
-    `lent` is the base of the plan's model section, where it is loaded already.
+    `lent` is the base of the plan's model section, where it is loaded already. With `blank` its weights
+    are left out: everything can be counted and nothing run.
     """
     corpus = read_data(plan)
     parts = taking_part(divide(plan, corpus.train), plan.federation.only)
     _reachable(plan.federation, len(parts.rows))
-    base, encoder = make_base(plan, lent)
+    base, encoder = make_base(plan, lent, blank=blank)
     adapted = make_adapter(plan, base)
     dealt = sorted(row for rows in parts.rows.values() for row in rows)
     encode = partial(encoded_in, encoder=encoder, tokenizer=base.tokenizer, template=plan.template)
@@ -152,7 +157,7 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
     tested = encode(test_file, corpus.test[: plan.evaluation.limit])
     shares, held = share_out(plan, parts, encoded, dealt)
     shards = {client: encoded.select(share) for client, share in shares.items()}
-    forward = forward_of(plan, adapted, base, encoder)
+    forward = forward_of(plan, adapted, base, encoder, blank=blank)
     trainer = Supervised(adapted, shards, plan.local, plan.federation.rounds, forward)
     algorithm = make_algorithm(plan.algorithm)
     reply = partial(answer, trainer=trainer, algorithm=algorithm)
@@ -177,6 +182,7 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
         algorithm,
         make_policy(plan.federation),
         engine,
+        trainer,
         held_rows(tested, corpus.test, plan.evaluation.by),
         held,
         corpus.notes

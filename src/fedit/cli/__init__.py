@@ -3,7 +3,14 @@
 import signal
 import sys
 
-from fedit.cli import chat, federate, microworld, report, study  # noqa: F401 - each adds its commands
+from fedit.cli import (  # noqa: F401 - each adds its commands
+    chat,
+    estimate,
+    federate,
+    microworld,
+    report,
+    study,
+)
 from fedit.cli.app import app
 from fedit.core.errors import FeditError
 from fedit.printable import printable

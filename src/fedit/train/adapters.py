@@ -163,6 +163,8 @@ def _base_parameters(model: nn.Module, kind: str) -> dict[str, nn.Parameter]:
 
 def _try_out(model: PeftModel) -> None:
     device, was_training = next(model.parameters()).device, model.training
+    if device.type == "meta":  # a base without weights: there is nothing to run
+        return
     ids = torch.zeros((1, 2), dtype=torch.int64, device=device)
     model.eval()
     with torch.no_grad():

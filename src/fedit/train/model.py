@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,15 @@ class Base:
     device: torch.device
 
 
-def load_base(plan: Model, corpus: Iterable[str], *, trains_base: bool = False) -> Base:
+def load_base(
+    plan: Model, corpus: Iterable[str], *, trains_base: bool = False, blank: bool = False
+) -> Base:
     """Load or make the base; safetensors only, remote code only if the plan says so.
 
     `corpus` trains the tokenizer of a model made on the spot when the plan names none; such a model has
     the same random weights whatever the run's seed. With `trains_base` (BitFit, full tuning) "auto"
-    precision is fp32. Raises InputError naming the key, the value and the remedy.
+    precision is fp32. A `blank` base has shapes on the meta device, and no weights are read for it.
+    Raises InputError naming the key, the value and the remedy.
     """
     if plan.base in EMBEDDED:
         plan = plan.model_copy(update={"base": str(EMBEDDED[plan.base]), "revision": None})
@@ -49,16 +53,19 @@ def load_base(plan: Model, corpus: Iterable[str], *, trains_base: bool = False) 
     if plan.config is None:
         assert plan.base is not None  # the plan has exactly one of the two
         tokenizer = _load_tokenizer(plan.tokenizer or plan.base, plan)
-        model = _load_model(plan, dtype, device)
+        model = _blank_model(plan, dtype) if blank else _load_model(plan, dtype, device)
     else:
         if plan.tokenizer:
             tokenizer = _load_tokenizer(plan.tokenizer, plan)
         else:
             tokenizer = make_tokenizer(corpus, _vocab_size(plan.config, 2048))
-        model = make_model(plan.config, tokenizer).to(device=device, dtype=dtype)
+        with torch.device("meta") if blank else nullcontext():
+            model = make_model(plan.config, tokenizer)
+        model = model.to(device=None if blank else device, dtype=dtype)
     source = plan.base or "made"
     _check_vocabulary(model, tokenizer, plan.tokenizer or source)
-    _check_causal(model, source, device)
+    if not blank:
+        _check_causal(model, source, device)
     return Base(model, tokenizer, source, device)
 
 
@@ -233,6 +240,19 @@ def _load_model(plan: Model, dtype: torch.dtype, device: torch.device) -> nn.Mod
         )
     loaded: nn.Module = model
     return loaded if plan.quantise else loaded.to(device)
+
+
+def _blank_model(plan: Model, dtype: torch.dtype) -> nn.Module:
+    assert plan.base is not None
+    options = {"trust_remote_code": plan.trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(plan.base, revision=plan.revision, **options)
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(config, **options)
+    except Exception as error:  # the files are the user's: anything may be wrong with them
+        remedy = "check that its files are whole and belong to a causal LM"
+        raise _unloadable("model.base", "causal LM", plan.base, error, remedy) from None
+    return model.to(dtype=dtype)
 
 
 def _quantised(kind: str, dtype: torch.dtype) -> dict[str, Any]:

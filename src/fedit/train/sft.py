@@ -124,11 +124,12 @@ def make_optimizer(plan: Local, parameters: list[torch.nn.Parameter]) -> torch.o
     `fused` is one call for all tensors; it rounds otherwise than torch's default does.
     """
     decay = plan.weight_decay
+    fused = not parameters[0].is_meta  # those of an estimate are only counted
     if plan.optimizer == "sgd":
         return torch.optim.SGD(
-            parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=decay, fused=True
+            parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=decay, fused=fused
         )
-    return torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=decay, fused=True)
+    return torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=decay, fused=fused)
 
 
 def lr_at(plan: Local, at: float, stride: float, rounds: int) -> float:

@@ -1,0 +1,182 @@
+"""The estimate of a plan: everything that can be counted, and hours from a short calibration."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fedit.build import Job, build
+from fedit.config import Plan
+from fedit.estimating import parameters
+from fedit.estimating.calibration import SECONDS, Speed, calibrate
+from fedit.estimating.machine import free, resident
+from fedit.estimating.memory import Memory, memory
+from fedit.estimating.traffic import Traffic, replay
+from fedit.records import peak_memory_mib
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Parameters: of the base, of the adapter that trains and travels, and those each token meets."""
+
+    base: int
+    adapter: int
+    active: int
+
+    @property
+    def share(self) -> float:
+        """The adapter's in the base's."""
+        return self.adapter / self.base
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Seconds of the whole run: to load, to train, on the server, to score held-out loss."""
+
+    loading: float
+    training: float
+    server: float
+    evaluation: float
+
+    @property
+    def total(self) -> float:
+        """All of it; answers to held-out questions, which `fedit evaluate` makes, are not part of a run."""
+        return self.loading + self.training + self.server + self.evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will take; bytes and tokens are sums over all its rounds.
+
+    `full` is the same run if it exchanged every weight of the base, in fp32 as adapters are. `flops` are
+    `per_token` · tokens: forward 2·N and backward 2·N through frozen weights, 2·N more where they train, N
+    being `counts.active`. `hours` is None without a calibration.
+    """
+
+    plan: Plan
+    clients: int
+    counts: Counts
+    memory: Memory
+    device: str
+    free: int | None
+    traffic: Traffic
+    full: Traffic
+    per_token: int
+    hours: Hours | None
+    notes: list[str]
+
+    @property
+    def flops(self) -> float:
+        """Of training, in all."""
+        return self.per_token * self.traffic.tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: sizes in bytes, times in seconds."""
+        rounds = self.plan.federation.rounds
+        return {
+            "rounds": rounds,
+            "clients": self.clients,
+            "cohort": self.traffic.replies / rounds,
+            "parameters": {**asdict(self.counts), "share": self.counts.share},
+            "memory": {**asdict(self.memory), "device": self.device, "free": self.free},
+            "tokens": _per(self.traffic.tokens, rounds),
+            "flops": {**_per(self.flops, rounds), "per_token": self.per_token},
+            "bytes": _bytes(self.traffic, rounds),
+            "full": {
+                **_bytes(self.full, rounds),
+                "ratio": _both(self.full) / _both(self.traffic),
+            },
+            "seconds": self.hours and {**asdict(self.hours), "total": self.hours.total},
+            "notes": self.notes,
+        }
+
+
+def estimate(plan: Plan, *, calibrated: bool = True) -> Estimate:
+    """Say what a run of the plan will take: parameters, memory, tokens, FLOPs, bytes and seconds.
+
+    Data, partition and tokenizer are read, and of the base its configuration. Where `calibrated`, the
+    weights are loaded as well, and real steps are timed for about ten seconds; that is left out, with a
+    note, where they would not fit into this machine's memory. Nothing is written. Raises InputError.
+    """
+    with TemporaryDirectory() as folder:  # for the tokens
+        return _estimated(plan, Path(folder), calibrated)
+
+
+def _estimated(plan: Plan, folder: Path, calibrated: bool) -> Estimate:
+    began = time.perf_counter()
+    job = build(plan, folder, blank=True)
+    loading = time.perf_counter() - began
+    base, tree = (
+        parameters.blank_tree(parameters.base_parameters(job)),
+        parameters.blank_tree(job.adapted.parameters),
+    )
+    counts = Counts(
+        sum(t.numel() for t in base.values()),
+        parameters.count(job.adapted.parameters),
+        parameters.active(job),
+    )
+    found = Estimate(
+        plan,
+        len(job.engine.clients()),
+        counts,
+        memory(job, tree, resident()),
+        str(job.base.device),
+        free(job.base.device),
+        replay(job, tree),
+        replay(job, base),
+        (6 if plan.adapter.kind == "full" else 4) * counts.active,
+        None,
+        list(job.notes),
+    )
+    return _timed(found, job, loading) if calibrated else found
+
+
+def _timed(found: Estimate, job: Job, loading: float) -> Estimate:
+    needed = found.memory.peak
+    if job.base.device.type == "cpu":
+        needed -= found.memory.process  # which is taken already
+    if found.free is not None and needed > found.free:
+        note = (
+            f"this machine cannot hold the run: it needs {needed / 2**30:,.1f} GiB more on {found.device} "
+            f"and {found.free / 2**30:,.1f} GiB are free, so nothing was timed; try a smaller "
+            "local.micro_batch, model.gradient_checkpointing or model.quantise"
+        )
+        return replace(found, notes=[*found.notes, note])
+    before = peak_memory_mib()
+    hours = _hours(found, job, calibrate(job, SECONDS), loading)
+    reached = peak_memory_mib()
+    if job.base.device.type == "cpu" and reached > before:
+        found = replace(found, memory=found.memory.reached(round(reached * 2**20)))
+    return replace(found, hours=hours)
+
+
+def _hours(found: Estimate, job: Job, speed: Speed, loading: float) -> Hours:
+    plan, traffic = found.plan, found.traffic
+    rounds, every = plan.federation.rounds, plan.evaluation.every
+    scored = rounds // every + 1 + (rounds % every > 0)  # the start, every so often, and the end
+    held = [*job.test.rows, *(job.validation.rows if plan.evaluation.clients else ())]
+    training = (
+        speed.client * traffic.replies + speed.step * traffic.steps + speed.token * traffic.tokens
+    )
+    return Hours(
+        loading + speed.loading,
+        training,
+        speed.round * rounds,
+        scored * speed.scored * sum(len(row.ids) for row in held),
+    )
+
+
+def _per(total: float, rounds: int) -> dict[str, float]:
+    return {"round": total / rounds, "run": total}
+
+
+def _bytes(traffic: Traffic, rounds: int) -> dict[str, dict[str, float]]:
+    return {
+        way: {"client": total / traffic.replies, **_per(total, rounds)}
+        for way, total in (("down", traffic.down), ("up", traffic.up))
+    }
+
+
+def _both(traffic: Traffic) -> float:
+    return traffic.down + traffic.up
