@@ -1,10 +1,13 @@
 """From a plan to its parts: the one place where a user's words become objects."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from fedit import config
 from fedit.algorithms.fedavg import fedavg
@@ -29,13 +32,16 @@ from fedit.corpus import (
 from fedit.data.microworld import microworld
 from fedit.data.partition import Parts
 from fedit.engines.homes import Homes
-from fedit.engines.inprocess import InProcess, through_bytes
+from fedit.engines.host import Host
+from fedit.engines.inprocess import Answer, InProcess, through_bytes
+from fedit.engines.processes import available_cores, warm_up
+from fedit.engines.workers import Workers
 from fedit.selection import samplers, weights
 from fedit.train.adapters import Adapted, attach
 from fedit.train.chat_template import Chat
-from fedit.train.lending import copy_of
+from fedit.train.lending import Lent, copy_of, lend
 from fedit.train.model import Base, load_base
-from fedit.train.prompts import Encoder, check_tokenizer
+from fedit.train.prompts import Encoded, Encoder, check_tokenizer
 from fedit.train.sft import Supervised
 from fedit.train.templates import ALPACA, PLAIN, VICUNA, Custom, Template
 
@@ -97,14 +103,18 @@ def make_base(plan: Plan, lent: Base | None = None) -> tuple[Base, Encoder]:
     What is lent stays as it is: an adapter goes on a copy that shares its weights.
     """
     how, template = plan.template, make_template(plan.template)  # refused before anything is loaded
-    trains_base = plan.adapter.kind in ("full", "bitfit")
     if lent is None:
-        base = load_base(plan.model, _corpus(), trains_base=trains_base)
+        base = load_base(plan.model, _corpus(), trains_base=trains_base(plan))
     else:
-        base = copy_of(lent, own_weights=trains_base)
+        base = copy_of(lent, own_weights=trains_base(plan))
     check_tokenizer(base.tokenizer)
     template = template or Chat(base.tokenizer)
     return base, Encoder(base.tokenizer, template, how.max_length, how.train_on_inputs)
+
+
+def trains_base(plan: Plan) -> bool:
+    """Whether the adapter's parameters are the base's own, which then cannot be shared."""
+    return plan.adapter.kind in ("full", "bitfit")
 
 
 def _corpus() -> Iterator[str]:
@@ -114,11 +124,72 @@ def _corpus() -> Iterator[str]:
 
 def make_adapter(plan: Plan, base: Base) -> Adapted:
     """The base with the planned adapter on it, initialised from the run's seed."""
-    adapted = attach(base.model, plan.adapter, plan.seed)
+    return _adapted(plan, base.model)
+
+
+def _adapted(plan: Plan, model: nn.Module) -> Adapted:
+    adapted = attach(model, plan.adapter, plan.seed)
     if plan.model.gradient_checkpointing:
-        base.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        base.model.enable_input_require_grads()  # type: ignore[operator]
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        model.enable_input_require_grads()  # type: ignore[operator]
     return adapted
+
+
+PRELOAD = ("fedit.build",)
+"""Modules that workers share."""
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """All that makes the clients' side of a run, here or on a worker, to which it travels.
+
+    `lent` is the base, None where each worker has to load its own.
+    """
+
+    plan: Plan
+    folder: Path
+    shards: dict[str, list[Encoded]]
+    pad: int
+    lent: Lent | None = None
+
+    @property
+    def homes(self) -> Homes:
+        """What clients keep between rounds."""
+        return Homes(self.folder / "homes")
+
+    def __call__(self) -> Host:
+        """A worker's host, with a model of its own on shared weights."""
+        model = self.lent.open_model() if self.lent else make_base(self.plan)[0].model
+        adapted, algorithm = _adapted(self.plan, model), make_algorithm(self.plan.algorithm)
+        return Host(self.clients(adapted, algorithm, ()), algorithm)
+
+    def clients(
+        self, adapted: Adapted, algorithm: Algorithm[Any], population: Sequence[Client]
+    ) -> InProcess:
+        """The clients on a model in this process."""
+        local, rounds = self.plan.local, self.plan.federation.rounds
+        device = next(adapted.model.parameters()).device
+        trainer = Supervised(adapted, self.shards, local, rounds, self.pad, device)
+        reply: Answer = partial(answer, trainer=trainer, algorithm=algorithm)
+        if self.plan.engine.kind == "loopback":
+            reply = through_bytes(reply)
+        return InProcess(reply, population, self.homes, self.plan.federation.dropout)
+
+
+def make_engine(
+    hosting: Hosting, adapted: Adapted, algorithm: Algorithm[Any], population: Sequence[Client]
+) -> Engine:
+    """The engine of that name; the model here is for scoring only where workers have their own."""
+    if not on_workers(hosting.plan):
+        return hosting.clients(adapted, algorithm, population)
+    assert isinstance(hosting.plan.engine, config.Workers)
+    processes = hosting.plan.engine.processes or available_cores()
+    return Workers(processes, hosting, population, hosting.homes, PRELOAD)
+
+
+def on_workers(plan: Plan) -> bool:
+    """Whether clients train on workers; in a study's worker they do not, which is one among others."""
+    return plan.engine.kind == "workers" and not current_process().daemon
 
 
 def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
@@ -126,30 +197,24 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
 
     `lent` is the base of the plan's model section, where it is loaded already.
     """
+    if on_workers(plan):
+        warm_up(PRELOAD)  # imports there while data and base are read here
     corpus = read_data(plan)
     parts = taking_part(divide(plan, corpus.train), plan.federation.only)
     base, encoder = make_base(plan, lent)
+    shared = lend(base) if on_workers(plan) and not trains_base(plan) else None
     adapted = make_adapter(plan, base)
     dealt = sorted(row for rows in parts.rows.values() for row in rows)
     encoded = encoder.encode_all([corpus.train[row] for row in dealt])
     by_row = {dealt[i]: one for i, one in zip(encoded.rows, encoded.encoded, strict=True)}
     shards, held = share_out(plan, parts, by_row)
-    trainer = Supervised(
-        adapted, shards, plan.local, plan.federation.rounds, encoder.pad_id, base.device
-    )
     _reachable(plan.federation, len(shards))
     algorithm = make_algorithm(plan.algorithm)
-    reply = partial(answer, trainer=trainer, algorithm=algorithm)
     population = [
         Client(client, len(rows), sum(int(row.learn[1:].sum()) for row in rows))
         for client, rows in shards.items()
     ]
-    engine = InProcess(
-        through_bytes(reply) if plan.engine == "loopback" else reply,
-        population,
-        Homes(folder / "homes"),
-        plan.federation.dropout,
-    )
+    hosting = Hosting(plan, folder, shards, encoder.pad_id, shared.bare() if shared else None)
     tested = encoder.encode_all(corpus.test[: plan.evaluation.limit])
     return Job(
         plan,
@@ -160,7 +225,7 @@ def build(plan: Plan, folder: Path, lent: Base | None = None) -> Job:
         parts,
         algorithm,
         make_policy(plan.federation),
-        engine,
+        make_engine(hosting, adapted, algorithm, population),
         held_rows(tested, corpus.test, plan.evaluation.by),
         held,
         corpus.notes

@@ -85,6 +85,8 @@ class Run:
             self._settle()
             self.state = self._start()
         except BaseException:
+            if hasattr(self, "job"):
+                self.job.engine.close()
             torch.set_num_threads(self._threads)
             self.folder.discard_unstarted()
             self.folder.close()
@@ -94,6 +96,7 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.job.engine.close()
         for tracker in self._trackers:
             tracker.close()
         torch.set_num_threads(self._threads)

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import torch
-
 from fedit.core.errors import FeditError
+from fedit.core.gate import not_finite
 from fedit.core.messages import ADAPTER, Home, Order, Payload, Update
 from fedit.core.seats import Algorithm, Fit, Pull, Trainer
 from fedit.core.tree import Tree, only
@@ -37,11 +36,10 @@ def answer(
 
     work = algorithm.local(start, order, home, fit)
     for tree in (work.fit.fitted, *work.fit.memory.values()):
-        for name, tensor in tree.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise FeditError(
-                    f"training diverged: {name} holds NaN or infinity; begin anew with a lower local.lr"
-                )
+        if name := not_finite(tree):
+            raise FeditError(
+                f"training diverged: {name} holds NaN or infinity; begin anew with a lower local.lr"
+            )
     payload = {ADAPTER: only(work.fit.fitted, order.travels), **work.extra}
     update = Update(client, order.round, order.attempt, payload, work.fit.metrics)
     for guard in algorithm.guards:

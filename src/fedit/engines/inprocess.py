@@ -37,9 +37,13 @@ class InProcess:
         """Train the cohort in its own order; a client's error is its Failure, not the run's end."""
         self.homes.rewind(order.round)
         for client in order.cohort:
-            yield self._reply(order, client)
+            yield self.reply(order, client)
 
-    def _reply(self, order: Order, client: str) -> Reply:
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def reply(self, order: Order, client: str) -> Reply:
+        """Have one client train, and keep what it keeps; on a worker as here."""
         draw = generator(order.seed, "dropout", order.round, order.attempt, client)
         if draw.random() < self.dropout:
             return Failure(client, "dropout", "simulated by federation.dropout")
