@@ -1,5 +1,8 @@
 """A federation small enough to work out by hand: every client pulls the adapter to its own target."""
 
+import os
+import signal
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,6 +11,7 @@ from pathlib import Path
 import torch
 
 from fedit.core.client import answer
+from fedit.core.errors import BrokenInvariant
 from fedit.core.messages import Client, Order, Payload
 from fedit.core.rounds import Policy, Round, rounds
 from fedit.core.seats import Algorithm, Answer, Fit, Pull
@@ -123,3 +127,44 @@ def toy_policy(cohort: int | float = 3, **options) -> Policy:
 
 def last(done: list[Round]) -> Tree:
     return done[-1].state.adapter
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Makes a worker's host of a toy; it travels to the worker."""
+
+    trainer: ToyTrainer
+    algorithm: Algorithm
+    folder: Path
+    dropout: float = 0.0
+
+    def __call__(self) -> Host:
+        reply = partial(answer, trainer=self.trainer, algorithm=self.algorithm)
+        clients = InProcess(reply, (), Homes(self.folder), self.dropout)
+        return Host(clients, self.algorithm)
+
+
+@dataclass
+class Troubled(ToyTrainer):
+    """A trainer that something happens to when it comes to client `at`, the first `times` times."""
+
+    at: str = ""
+    trouble: str = ""
+    times: int = 10**6
+    tally: Path = Path()
+    pause: float = 0.0
+
+    def fit(self, client, order, start, pull, memory):
+        time.sleep(self.pause)
+        if client == self.at and len(list(self.tally.glob("*"))) < self.times:
+            (self.tally / f"{time.monotonic_ns()}").touch()
+            if self.trouble == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.trouble == "exit":
+                os._exit(7)
+            raise {
+                "broken": BrokenInvariant("the base changed"),
+                "defect": KeyError("bug"),
+                "error": RuntimeError("out of memory"),
+            }[self.trouble]
+        return super().fit(client, order, start, pull, memory)

@@ -161,7 +161,7 @@ class Crew:
 
 def warm_up(preload: Sequence[str]) -> None:
     """Start the process that workers are forked from, which imports these modules meanwhile."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(preload))
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, *preload])
     forkserver.ensure_running()
 
 
