@@ -9,10 +9,6 @@ from torch import Tensor
 from fedit.core.messages import ADAPTER, Payload
 from fedit.core.tree import Tree
 
-_BLOCK = (
-    1 << 15
-)  # numbers taken at a time: few enough for the cache, and for torch to use one thread
-
 
 @dataclass(slots=True)
 class Sum:
@@ -30,6 +26,7 @@ class Sum:
 
     def add(self, payload: Payload, weight: float) -> None:
         """Add one update's trees, which stay as they are: weight > 0, the same names and shapes each time."""
+        product = torch.empty(_block(), dtype=torch.float64)
         for role, tree in payload.items():
             shapes = {name: tree[name].shape for name in sorted(tree)}
             if self.shapes.get(role) != shapes:
@@ -40,7 +37,7 @@ class Sum:
             for values in blocks(tree[name] for name in shapes):
                 into = self.numbers[role][start : start + len(values)]
                 if self.mass:
-                    into.add_(values.double().mul_(weight))
+                    into.add_(product[: len(values)].copy_(values).mul_(weight))
                 else:
                     into.copy_(values).mul_(weight)
                 start += len(values)
@@ -70,12 +67,13 @@ class Sum:
         return {name: t / self.mass for name, t in self.sums(role).items()}
 
 
-def blocks(tensors: Iterable[Tensor], size: int = _BLOCK) -> Iterator[Tensor]:
+def blocks(tensors: Iterable[Tensor], size: int = 0) -> Iterator[Tensor]:
     """All numbers in order, in vectors of at most `size`: large tensors cut, small ones put together."""
+    size = size or _block()
     small, held = list[Tensor](), 0
     for tensor in tensors:
         if small and held + tensor.numel() > size:
-            yield torch.cat(small)
+            yield _joined(small)
             small, held = [], 0
         if tensor.numel() > size:
             yield from tensor.reshape(-1).split(size)
@@ -83,4 +81,16 @@ def blocks(tensors: Iterable[Tensor], size: int = _BLOCK) -> Iterator[Tensor]:
             small.append(tensor.reshape(-1))
             held += tensor.numel()
     if small:
-        yield torch.cat(small)
+        yield _joined(small)
+
+
+def _block() -> int:
+    """Numbers to take at a time: few enough for the cache, from product to sum.
+
+    From more than 2¹⁵ on torch uses all threads it may, and in steps so short they mostly wait for each other.
+    """
+    return 1 << (17 if torch.get_num_threads() == 1 else 15)
+
+
+def _joined(vectors: list[Tensor]) -> Tensor:
+    return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
