@@ -31,7 +31,13 @@ from fedit.report.folder import RunFolder
 from fedit.report.trackers import open_tracker
 from fedit.train.model import Base
 
-FREE = ("output", "trackers", "federation.minimum", "federation.attempts")
+FREE = (
+    "output",
+    "trackers",
+    "federation.minimum",
+    "federation.attempts",
+    "engine.processes",
+)
 """Keys of a plan that may change on resume."""
 
 
@@ -174,8 +180,8 @@ class Run:
             raise InputError(
                 f"output {path}: was begun with another plan, so it cannot be resumed with this one: "
                 f"{'; '.join(changed)}. Take that back, or choose another --output (only "
-                "federation.minimum and attempts, trackers and, with a constant schedule, more "
-                "federation.rounds may change)"
+                "federation.minimum and attempts, trackers, engine.processes and, with a constant "
+                "schedule, more federation.rounds may change)"
             )
         self._changed = [line for line in differences(old, plan) if not line.startswith("output")]
         return plan

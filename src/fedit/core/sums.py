@@ -87,7 +87,7 @@ def blocks(tensors: Iterable[Tensor], size: int = 0) -> Iterator[Tensor]:
 def _block() -> int:
     """Numbers to take at a time: few enough for the cache, from product to sum.
 
-    From more than 2¹⁵ on torch uses all threads it may, and in steps so short they mostly wait for each other.
+    Beyond 2¹⁵ torch uses all its threads, which in steps so short mostly wait for each other.
     """
     return 1 << (17 if torch.get_num_threads() == 1 else 15)
 
