@@ -1,6 +1,9 @@
 """A federation small enough to work out by hand: every client pulls the adapter to its own target."""
 
-from collections.abc import Mapping
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -8,13 +11,17 @@ from pathlib import Path
 import torch
 
 from fedit.core.client import answer
+from fedit.core.errors import BrokenInvariant
 from fedit.core.messages import Client, Order, Payload
 from fedit.core.rounds import Policy, Round, rounds
-from fedit.core.seats import Algorithm, Fit, Pull
+from fedit.core.seats import Algorithm, Answer, Fit, Pull
 from fedit.core.seeds import stream
+from fedit.core.shares import cut
 from fedit.core.tree import Tree
 from fedit.engines.homes import Homes
+from fedit.engines.host import Host
 from fedit.engines.inprocess import InProcess, through_bytes
+from fedit.engines.messages import pack_order, unpack_answer
 from fedit.selection.samplers import Uniform
 from fedit.selection.weights import Renormalised, by_examples
 
@@ -56,6 +63,28 @@ class ToyTrainer:
 
 
 @dataclass
+class Hosted:
+    """What workers do, in this process: groups come as bytes, the last one first."""
+
+    inner: InProcess
+    algorithm: Algorithm
+
+    @property
+    def homes(self) -> Homes:
+        return self.inner.homes
+
+    def clients(self):
+        return self.inner.clients()
+
+    def ask(self, order: Order) -> Iterator[Answer]:
+        self.homes.rewind(order.round)
+        host, news = Host(self.inner, self.algorithm), pack_order(order, *order.cohort)
+        for number in reversed(range(len(cut(order.cohort)))):
+            yield from map(unpack_answer, host((news, number)))
+            news = None
+
+
+@dataclass
 class Toy:
     """A toy population with its trainer; `engine` wires it to an algorithm."""
 
@@ -68,10 +97,17 @@ class Toy:
         self.trainer = ToyTrainer({c.id: tree(100 + i) for i, c in enumerate(self.population)})
         self.trainer.keep = self.keep
 
-    def engine(self, algorithm: Algorithm, kind: str = "inprocess", place: str = "homes"):
+    def engine(
+        self,
+        algorithm: Algorithm,
+        kind: str = "inprocess",
+        place: str = "homes",
+        dropout: float = 0,
+    ):
         reply = partial(answer, trainer=self.trainer, algorithm=algorithm)
         reply = through_bytes(reply) if kind == "loopback" else reply
-        return InProcess(reply, self.population, Homes(self.folder / place))
+        engine = InProcess(reply, self.population, Homes(self.folder / place), dropout)
+        return Hosted(engine, algorithm) if kind == "hosted" else engine
 
     def run(self, algorithm: Algorithm, kind: str = "inprocess", *, until: int = 5, **options):
         """All rounds of a run from the usual start."""
@@ -91,3 +127,44 @@ def toy_policy(cohort: int | float = 3, **options) -> Policy:
 
 def last(done: list[Round]) -> Tree:
     return done[-1].state.adapter
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Makes a worker's host of a toy; it travels to the worker."""
+
+    trainer: ToyTrainer
+    algorithm: Algorithm
+    folder: Path
+    dropout: float = 0.0
+
+    def __call__(self) -> Host:
+        reply = partial(answer, trainer=self.trainer, algorithm=self.algorithm)
+        clients = InProcess(reply, (), Homes(self.folder), self.dropout)
+        return Host(clients, self.algorithm)
+
+
+@dataclass
+class Troubled(ToyTrainer):
+    """A trainer that something happens to when it comes to client `at`, the first `times` times."""
+
+    at: str = ""
+    trouble: str = ""
+    times: int = 10**6
+    tally: Path = Path()
+    pause: float = 0.0
+
+    def fit(self, client, order, start, pull, memory):
+        time.sleep(self.pause)
+        if client == self.at and len(list(self.tally.glob("*"))) < self.times:
+            (self.tally / f"{time.monotonic_ns()}").touch()
+            if self.trouble == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.trouble == "exit":
+                os._exit(7)
+            raise {
+                "broken": BrokenInvariant("the base changed"),
+                "defect": KeyError("bug"),
+                "error": RuntimeError("out of memory"),
+            }[self.trouble]
+        return super().fit(client, order, start, pull, memory)

@@ -1,17 +1,23 @@
 """From a plan to its parts: the one place where a user's words become objects."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from fedit import config
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedprox import fedprox
 from fedit.config import Plan
 from fedit.core.client import answer
-from fedit.core.errors import InputError
+from fedit.core.errors import BrokenInvariant, InputError
 from fedit.core.messages import Client
 from fedit.core.rounds import Policy
 from fedit.core.seats import Algorithm, Engine, Select
@@ -28,14 +34,18 @@ from fedit.corpus import (
 from fedit.data.microworld import microworld
 from fedit.data.partition import Parts
 from fedit.engines.homes import Homes
-from fedit.engines.inprocess import InProcess, through_bytes
+from fedit.engines.host import Host
+from fedit.engines.inprocess import Answer, InProcess, through_bytes
+from fedit.engines.processes import available_cores, warm_up
+from fedit.engines.workers import Workers
 from fedit.report.folder import TOKENS
 from fedit.selection import samplers, weights
 from fedit.train.adapters import Adapted, attach
 from fedit.train.chat_template import Chat
+from fedit.train.encoded import EncodedRows, EncodedSet
 from fedit.train.forward import Forward, make_forward
 from fedit.train.kept import encoded_in
-from fedit.train.lending import copy_of
+from fedit.train.lending import Lent, copy_of, lend
 from fedit.train.model import Base, load_base
 from fedit.train.prompts import Encoder, check_tokenizer
 from fedit.train.sft import Supervised
@@ -102,14 +112,18 @@ def make_base(plan: Plan, lent: Base | None = None, *, blank: bool = False) -> t
     has shapes but no weights.
     """
     how, template = plan.template, make_template(plan.template)  # refused before anything is loaded
-    trains_base = plan.adapter.kind in ("full", "bitfit")
     if lent is None:
-        base = load_base(plan.model, _corpus(), trains_base=trains_base, blank=blank)
+        base = load_base(plan.model, _corpus(), trains_base=trains_base(plan), blank=blank)
     else:
-        base = copy_of(lent, own_weights=trains_base)
+        base = copy_of(lent, own_weights=trains_base(plan))
     check_tokenizer(base.tokenizer)
     template = template or Chat(base.tokenizer)
     return base, Encoder(base.tokenizer, template, how.max_length, how.train_on_inputs)
+
+
+def trains_base(plan: Plan) -> bool:
+    """Whether the adapter's parameters are the base's own, which then cannot be shared."""
+    return plan.adapter.kind in ("full", "bitfit")
 
 
 def _corpus() -> Iterator[str]:
@@ -119,24 +133,99 @@ def _corpus() -> Iterator[str]:
 
 def make_adapter(plan: Plan, base: Base) -> Adapted:
     """The base with the planned adapter on it, initialised from the run's seed."""
-    adapted = attach(base.model, plan.adapter, plan.seed)
+    return _adapted(plan, base.model)
+
+
+def _adapted(plan: Plan, model: nn.Module) -> Adapted:
+    adapted = attach(model, plan.adapter, plan.seed)
     if plan.model.gradient_checkpointing:
-        base.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        base.model.enable_input_require_grads()  # type: ignore[operator]
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        model.enable_input_require_grads()  # type: ignore[operator]
     return adapted
 
 
 def forward_of(
-    plan: Plan, adapted: Adapted, base: Base, encoder: Encoder, *, blank: bool = False
+    plan: Plan, adapted: Adapted, pad: int, device: torch.device, *, blank: bool = False
 ) -> Forward:
     """How rows are scored by this model, in training and in evaluation."""
     return make_forward(
         adapted.model,
-        encoder.pad_id,
-        base.device,
+        pad,
+        device,
         fused=plan.model.kernels == "fused" and not blank,
         virtual=plan.adapter.kind in ("prefix", "prompt"),
     )
+
+
+PRELOAD = ("fedit.build",)
+"""Modules that workers share."""
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """All that makes the clients' side of a run, here or on a worker, to which it travels.
+
+    `shares` are the places of each client's rows among the tokens in the run's `folder`; `lent` is the
+    base, None where each worker has to load its own.
+    """
+
+    plan: Plan
+    folder: Path
+    shares: dict[str, NDArray[np.int64]]
+    pad: int
+    lent: Lent | None = None
+
+    def __call__(self) -> Host:
+        """A worker's host, with a model of its own on shared weights."""
+        model = self.lent.open_model() if self.lent else make_base(self.plan)[0].model
+        adapted, algorithm = _adapted(self.plan, model), make_algorithm(self.plan.algorithm)
+        device = next(adapted.model.parameters()).device
+        forward = forward_of(self.plan, adapted, self.pad, device)
+        encoded = EncodedSet.open(self.folder / TOKENS[0])
+        if encoded is None:
+            raise BrokenInvariant(
+                f"{self.folder / TOKENS[0]}: was damaged since the run was opened"
+            )
+        trainer = self.trainer(adapted, forward, encoded)
+        return Host(self.clients(trainer, algorithm, (), alone=False), algorithm)
+
+    def trainer(self, adapted: Adapted, forward: Forward, encoded: EncodedSet) -> Supervised:
+        """The clients' trainer on a model in this process."""
+        rows: dict[str, EncodedRows] = {c: encoded.select(p) for c, p in self.shares.items()}
+        local, rounds = self.plan.local, self.plan.federation.rounds
+        return Supervised(adapted, rows, local, rounds, forward)
+
+    def clients(
+        self,
+        trainer: Supervised,
+        algorithm: Algorithm[Any],
+        population: Sequence[Client],
+        *,
+        alone: bool,
+    ) -> InProcess:
+        """The clients in this process."""
+        reply: Answer = partial(answer, trainer=trainer, algorithm=algorithm)
+        if self.plan.engine.kind == "loopback":
+            reply = through_bytes(reply)
+        homes = Homes(self.folder / "homes", alone=alone)
+        return InProcess(reply, population, homes, self.plan.federation.dropout)
+
+
+def make_engine(
+    hosting: Hosting, trainer: Supervised, algorithm: Algorithm[Any], population: Sequence[Client]
+) -> Engine:
+    """The engine of that name; the trainer here is for engines in this process only."""
+    if not on_workers(hosting.plan):
+        return hosting.clients(trainer, algorithm, population, alone=True)
+    assert isinstance(hosting.plan.engine, config.Workers)
+    processes = hosting.plan.engine.processes or available_cores()
+    homes = Homes(hosting.folder / "homes", alone=False)
+    return Workers(processes, hosting, population, homes, PRELOAD)
+
+
+def on_workers(plan: Plan) -> bool:
+    """Whether clients train on workers; in a study's worker they do not, which is one among others."""
+    return plan.engine.kind == "workers" and not current_process().daemon
 
 
 def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = False) -> Job:
@@ -145,32 +234,30 @@ def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = F
     `lent` is the base of the plan's model section, where it is loaded already. With `blank` its weights
     are left out: everything can be counted and nothing run.
     """
+    spread = on_workers(plan) and not blank
+    if spread:
+        warm_up(PRELOAD)  # imports there while data and base are read here
     corpus = read_data(plan)
     parts = taking_part(divide(plan, corpus.train), plan.federation.only)
     _reachable(plan.federation, len(parts.rows))
     base, encoder = make_base(plan, lent, blank=blank)
+    shared = lend(base) if spread and not trains_base(plan) else None
     adapted = make_adapter(plan, base)
+    forward = forward_of(plan, adapted, encoder.pad_id, base.device, blank=blank)
     dealt = sorted(row for rows in parts.rows.values() for row in rows)
     encode = partial(encoded_in, encoder=encoder, tokenizer=base.tokenizer, template=plan.template)
     train_file, test_file = (folder / name for name in TOKENS)
     encoded = encode(train_file, [corpus.train[row] for row in dealt])
     tested = encode(test_file, corpus.test[: plan.evaluation.limit])
     shares, held = share_out(plan, parts, encoded, dealt)
-    shards = {client: encoded.select(share) for client, share in shares.items()}
-    forward = forward_of(plan, adapted, base, encoder, blank=blank)
-    trainer = Supervised(adapted, shards, plan.local, plan.federation.rounds, forward)
     algorithm = make_algorithm(plan.algorithm)
-    reply = partial(answer, trainer=trainer, algorithm=algorithm)
     supervised = encoded.supervised
     population = [
         Client(client, len(share), int(supervised[share].sum())) for client, share in shares.items()
     ]
-    engine = InProcess(
-        through_bytes(reply) if plan.engine == "loopback" else reply,
-        population,
-        Homes(folder / "homes"),
-        plan.federation.dropout,
-    )
+    lending = shared.bare() if shared else None
+    hosting = Hosting(plan, folder, shares, encoder.pad_id, lending)
+    trainer = hosting.trainer(adapted, forward, encoded)
     return Job(
         plan,
         base,
@@ -181,7 +268,7 @@ def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = F
         parts,
         algorithm,
         make_policy(plan.federation),
-        engine,
+        make_engine(hosting, trainer, algorithm, population),
         trainer,
         held_rows(tested, corpus.test, plan.evaluation.by),
         held,

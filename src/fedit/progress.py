@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fedit.core.messages import Client, Order, Reply, Update
-from fedit.core.seats import Engine
+from fedit.core.seats import Answer, Engine
+from fedit.core.shares import told
 from fedit.printable import printable
 from fedit.runner import Finished, Run
 
@@ -49,12 +50,17 @@ class Watched:
         """The population."""
         return self.engine.clients()
 
-    def ask(self, order: Order) -> Iterator[Reply]:
-        """The same replies, each shown."""
+    def ask(self, order: Order) -> Iterator[Answer]:
+        """The same answers, each client's reply shown."""
         self.display.asked(order)
-        for reply in self.engine.ask(order):
-            self.display.replied(reply)
-            yield reply
+        for answer in self.engine.ask(order):
+            for reply in told(answer, order):
+                self.display.replied(reply)
+            yield answer
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
 
 
 class Silent:

@@ -39,7 +39,7 @@ def round_record(done: Round, seconds: float) -> Record:
         "failures": [
             {"client": f.client, "reason": f.reason, "detail": f.detail} for f in done.failures
         ],
-        "seconds": {"round": seconds, "train": train, "server": seconds - train},
+        "seconds": {"round": seconds, "train": train, "server": max(0.0, seconds - train)},
     }
 
 

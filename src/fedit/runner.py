@@ -31,7 +31,13 @@ from fedit.report.folder import RunFolder
 from fedit.report.trackers import open_tracker
 from fedit.train.model import Base
 
-FREE = ("output", "trackers", "federation.minimum", "federation.attempts")
+FREE = (
+    "output",
+    "trackers",
+    "federation.minimum",
+    "federation.attempts",
+    "engine.processes",
+)
 """Keys of a plan that may change on resume."""
 
 
@@ -85,6 +91,8 @@ class Run:
             self._settle()
             self.state = self._start()
         except BaseException:
+            if hasattr(self, "job"):
+                self.job.engine.close()
             torch.set_num_threads(self._threads)
             self.folder.discard_unstarted()
             self.folder.close()
@@ -94,6 +102,7 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.job.engine.close()
         for tracker in self._trackers:
             tracker.close()
         torch.set_num_threads(self._threads)
@@ -167,8 +176,8 @@ class Run:
             raise InputError(
                 f"output {path}: was begun with another plan, so it cannot be resumed with this one: "
                 f"{'; '.join(changed)}. Take that back, or choose another --output (only "
-                "federation.minimum and attempts, trackers and, with a constant schedule, more "
-                "federation.rounds may change)"
+                "federation.minimum and attempts, trackers, engine.processes and, with a constant "
+                "schedule, more federation.rounds may change)"
             )
         self._changed = [line for line in differences(old, plan) if not line.startswith("output")]
         return plan

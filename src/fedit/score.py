@@ -76,7 +76,7 @@ def load_run(path: Path) -> Loaded:
             "put that one back"
         )
     adapted.write(state.adapter)
-    forward = forward_of(plan, adapted, base, encoder)
+    forward = forward_of(plan, adapted, encoder.pad_id, base.device)
     return Loaded(plan, base, adapted, forward, encoder, state, known["data"])
 
 

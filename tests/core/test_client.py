@@ -3,12 +3,13 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from fedit.algorithms.fedavg import Sum, fedavg
+from fedit.algorithms.fedavg import fedavg
 from fedit.core.client import KEPT, MEMORY, answer
 from fedit.core.errors import InputError
 from fedit.core.messages import ADAPTER, Home, Order, Update
 from fedit.core.seats import Algorithm, Fit, Work
-from fedit.core.tree import map_trees, same, scale
+from fedit.core.sums import Sum
+from fedit.core.tree import same
 from tests.toy import SHAPES, Toy, last, toy_policy, tree
 
 A, B = sorted(SHAPES)
@@ -160,8 +161,8 @@ class Affine:
 
     def open(self, total: Sum, asked):
         self.log.append("open " + self.name)
-        shifted = map_trees(lambda t: t - self.shift * total.mass, total.sums[ADAPTER])
-        return Sum({ADAPTER: scale(shifted, 1 / self.factor)}, total.mass, total.pace)
+        opened = (total.numbers[ADAPTER] - self.shift * total.mass) / self.factor
+        return replace(total, numbers={ADAPTER: opened})
 
 
 def test_guards_seal_in_order_and_open_in_reverse(tmp_path):

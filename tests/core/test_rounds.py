@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.core.messages import ADAPTER, Client, Failure, Order, Reply, Update
-from fedit.core.rounds import Policy, Round, TooFewReplies, in_order, rounds
+from fedit.core.rounds import Policy, Round, TooFewReplies, rounds
 from fedit.core.seats import Weights
+from fedit.core.shares import shares
 from fedit.core.tree import Tree, same
 from fedit.selection.samplers import Uniform
 from fedit.selection.weights import Renormalised, by_examples
@@ -53,16 +54,24 @@ def run(
     return list(rounds(start, algorithm, engine, policy, seed=seed, until=until))
 
 
-# ---- in_order
+# ---- who replied, and when it is added
+
+
+ORDER = Order(
+    0, 0, 0, {ADAPTER: tree(1)}, dict.fromkeys(COHORT, 1.0), frozenset(tree(1)), frozenset(tree(1))
+)
 
 
 def reply(client: str, reason: str = "") -> Reply:
-    return Failure(client, reason) if reason else Update(client, 0, 0, {})
+    return Failure(client, reason) if reason else Update(client, 0, 0, {ADAPTER: tree(2)})
 
 
 def heard(replies: Sequence[Reply]) -> list[tuple[str, str]]:
-    got = in_order(replies, COHORT)
-    return [(r.client, r.reason if isinstance(r, Failure) else "ok") for r in got]
+    found = []
+    for share in shares(replies, ORDER, fedavg()):
+        found += [(client, "ok") for client in share.metrics]
+        found += [(failure.client, failure.reason) for failure in share.failures]
+    return found
 
 
 @given(st.permutations(COHORT))
@@ -78,8 +87,8 @@ def test_a_reply_is_passed_on_as_soon_as_those_before_it_are():
             arrived.append(client)
             yield reply(client)
 
-    passed = [(r.client, list(arrived)) for r in in_order(stream(), COHORT)]
-    assert passed == [("a", ["b", "a"]), ("b", ["b", "a"]), ("c", ["b", "a", "c"])]
+    passed = [(*s.clients, list(arrived)) for s in shares(stream(), ORDER, fedavg())]
+    assert passed[:3] == [("a", ["b", "a"]), ("b", ["b", "a"]), ("c", ["b", "a", "c"])]
 
 
 def test_who_never_replies_is_silent_and_holds_nobody_back():

@@ -79,7 +79,6 @@ def test_sizes_are_those_of_the_bytes(client):
 
 GOOD_UPDATE = {"client": "c", "round": 1, "attempt": 0, "metrics": {"loss": 1.0}}
 GOOD_ORDER = {
-    "client": "c",
     "round": 1,
     "attempt": 0,
     "seed": 0,

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from fedit.core.messages import ADAPTER, Home, Order, Payload, State, Update
+from fedit.core.messages import ADAPTER, Home, Order, State, Update
 from fedit.core.seats import Algorithm, Fitter, Work, everything
-from fedit.core.tree import Tree, cast_like, double
+from fedit.core.sums import Sum
+from fedit.core.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,37 +20,23 @@ class PlainLocal:
         return Work(fit(start))
 
 
-@dataclass(slots=True)
-class Sum:
-    """Σ a_k w_k in fp64 by role, Σ a_k, and how far the server shall move towards the mean."""
-
-    sums: Payload
-    mass: float
-    pace: float
-
-    def mean(self, role: str = ADAPTER) -> Tree:
-        """Σ a_k w_k / Σ a_k over the clients that replied, in fp64."""
-        return {name: t / self.mass for name, t in self.sums.get(role, {}).items()}
-
-
 @dataclass(frozen=True, slots=True)
 class Mean:
     """The weighted sum, one update at a time: memory does not grow with the cohort."""
 
     linear: bool = True
 
-    def start(self, order: Order) -> Sum:
-        return Sum({}, 0.0, order.pace)
+    def start(self, order: Order, spare: Sum | None = None) -> Sum:
+        if spare is None:
+            return Sum(order.pace)
+        return Sum(order.pace, numbers=spare.numbers, shapes=spare.shapes)
 
     def add(self, total: Sum, update: Update, weight: float) -> Sum:
-        for role, tree in update.payload.items():
-            sums = total.sums.setdefault(role, {})
-            for name, tensor in tree.items():
-                if name in sums:
-                    sums[name].add_(tensor, alpha=weight)
-                else:
-                    sums[name] = double({name: tensor})[name].mul_(weight)
-        total.mass += weight
+        total.add(update.payload, weight)
+        return total
+
+    def merge(self, total: Sum, other: Sum) -> Sum:
+        total.merge(other)
         return total
 
 
@@ -61,10 +48,11 @@ class Replace:
         return State(0, {ADAPTER: adapter})
 
     def step(self, state: State, total: Sum) -> State:
-        old = double(state.adapter)
-        moved = {n: torch.lerp(old[n], mean, total.pace) for n, mean in total.mean().items()}
-        adapter = cast_like({**old, **moved}, state.adapter)
-        return State(state.round, {**state.public, ADAPTER: adapter}, state.private)
+        old, moved = state.adapter, Tree()
+        for name, summed in total.sums().items():  # one at a time: fp64 takes twice the memory
+            mean = summed / total.mass
+            moved[name] = torch.lerp(old[name].double(), mean, total.pace).to(old[name].dtype)
+        return State(state.round, {**state.public, ADAPTER: {**old, **moved}}, state.private)
 
 
 def fedavg() -> Algorithm[Sum]:

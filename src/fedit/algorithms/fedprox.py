@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from fedit.algorithms.fedavg import Sum, fedavg
+from fedit.algorithms.fedavg import fedavg
 from fedit.core.messages import Home, Order
 from fedit.core.seats import Algorithm, Fitter, Work
+from fedit.core.sums import Sum
 from fedit.core.tree import Tree, scale, sub
 
 

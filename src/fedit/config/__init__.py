@@ -16,6 +16,7 @@ from fedit.config.data import (
     Split,
     Template,
 )
+from fedit.config.engine import Engine, InProcess, Loopback, Workers
 from fedit.config.model import IA3, Adapter, Lora, Model, Plain, Virtual
 from fedit.config.plan import Plan
 from fedit.config.section import Amount, Section
@@ -29,15 +30,18 @@ __all__ = [
     "Amount",
     "Data",
     "Dirichlet",
+    "Engine",
     "Evaluation",
     "FedAvg",
     "FedProx",
     "Federation",
     "Holdout",
     "Iid",
+    "InProcess",
     "Key",
     "Labelled",
     "Local",
+    "Loopback",
     "Lora",
     "Model",
     "Partition",
@@ -50,4 +54,5 @@ __all__ = [
     "Study",
     "Template",
     "Virtual",
+    "Workers",
 ]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedit.config.data import Data, Iid, Partition, Template
+from fedit.config.engine import Engine, InProcess
 from fedit.config.model import Adapter, Lora, Model
 from fedit.config.section import Section, named
 from fedit.config.training import Algorithm, Evaluation, FedAvg, Federation, Local
@@ -25,7 +26,7 @@ class Plan(Section):
     local: Local = Local(epochs=1)
     algorithm: Algorithm = FedAvg()
     evaluation: Evaluation = Evaluation()
-    engine: Literal["inprocess", "loopback"] = "inprocess"
+    engine: Engine = InProcess()
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default_factory=list)
     threads: int | None = Field(None, ge=1, le=4096)
     seed: int = Field(0, ge=0)

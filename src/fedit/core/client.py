@@ -3,9 +3,10 @@
 from typing import Any
 
 from fedit.core.errors import FeditError
+from fedit.core.gate import not_finite
 from fedit.core.messages import ADAPTER, Home, Order, Payload, Update
 from fedit.core.seats import Algorithm, Fit, Pull, Trainer
-from fedit.core.tree import Tree, not_finite, only
+from fedit.core.tree import Tree, only
 
 KEPT = "kept"
 """Home role of the trained parameters that do not travel."""

@@ -2,8 +2,22 @@
 
 import math
 
+import torch
+
 from fedit.core.messages import ADAPTER, Failure, Order, Reply, Update
-from fedit.core.tree import Spec, Tree, not_finite, only, spec
+from fedit.core.sums import blocks
+from fedit.core.tree import Spec, Tree, only, spec
+
+
+def not_finite(tree: Tree) -> str | None:
+    """The first name that holds NaN or infinity, looked for in one pass over all numbers.
+
+    Such a number never leaves a sum again; only where a sum is not finite, which finite numbers can bring
+    about by overflow, every number is looked at.
+    """
+    if all(math.isfinite(values.sum().item()) for values in blocks(tree.values())):
+        return None
+    return next((name for name, t in tree.items() if not bool(torch.isfinite(t).all())), None)
 
 
 def expected(order: Order, roles: tuple[str, ...]) -> dict[str, Spec]:
@@ -49,6 +63,6 @@ def _tree_fault(tree: Tree, wanted: Spec) -> tuple[str, str]:
             return "shape", f"{name} is {tuple(tensor.shape)}, expected {shape}"
         if tensor.dtype != dtype:
             return "dtype", f"{name} is {tensor.dtype}, expected {dtype}"
-    if strayed := not_finite(tree):
-        return "not finite", f"{strayed} holds NaN or infinity"
+    if bad := not_finite(tree):
+        return "not finite", f"{bad} holds NaN or infinity"
     return "", ""

@@ -1,15 +1,15 @@
 """The round loop: the paper's Algorithm 1 (FedIT, arXiv 2305.05644) over any algorithm and any engine."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedit.core.amounts import part_of
 from fedit.core.errors import FeditError
-from fedit.core.gate import expected, gate
-from fedit.core.messages import Client, Failure, Metrics, Order, Reply, State
+from fedit.core.messages import Client, Failure, Metrics, Order, State
 from fedit.core.seats import Algorithm, Engine, Select, Weigh
 from fedit.core.seeds import generator
+from fedit.core.shares import shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +67,11 @@ def rounds(
         failures: list[Failure] = []
         for attempt in range(policy.attempts):
             order = make_order(state, attempt, algorithm, policy, population, seed)
-            wanted = expected(order, algorithm.local.roles)
             total, metrics = algorithm.combine.start(order), dict[str, Metrics]()
-            for reply in in_order(
-                engine.ask(order), order.cohort
-            ):  # streaming: one update at a time
-                reply = gate(reply, order, wanted)
-                if isinstance(reply, Failure):
-                    failures.append(reply)
-                    continue
-                total = algorithm.combine.add(total, reply, order.weights[reply.client])
-                metrics[reply.client] = reply.metrics
+            for share in shares(engine.ask(order), order, algorithm):  # streaming, in cohort order
+                total = algorithm.combine.merge(total, share.total)
+                metrics |= share.metrics
+                failures += share.failures
             needed = part_of(policy.minimum, len(order.cohort), up=True)
             if len(metrics) >= needed:
                 break
@@ -104,24 +98,3 @@ def make_order(
     return Order(
         state.round, attempt, seed, state.public, weights.by_client, trains, travels, weights.pace
     )
-
-
-def in_order(replies: Iterable[Reply], cohort: Sequence[str]) -> Iterator[Reply]:
-    """Replies in cohort order, so that every engine adds in the same order and gives the same bits.
-
-    A reply from outside the cohort or a second one from the same client becomes a Failure ("stranger",
-    "duplicate"); a member that never replies becomes one at the end ("silent").
-    """
-    due, early, heard = list(reversed(cohort)), dict[str, Reply](), set[str]()
-    for reply in replies:
-        if reply.client not in cohort:
-            yield Failure(reply.client, "stranger", "not in this round's cohort")
-        elif reply.client in heard:
-            yield Failure(reply.client, "duplicate", "only the first reply counts")
-        else:
-            heard.add(reply.client)
-            early[reply.client] = reply
-            while due and due[-1] in early:
-                yield early.pop(due.pop())
-    for client in reversed(due):
-        yield early.pop(client, Failure(client, "silent", "no reply"))

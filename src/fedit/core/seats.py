@@ -10,6 +10,7 @@ from fedit.core.errors import InputError
 from fedit.core.messages import (
     ADAPTER,
     Client,
+    Failure,
     Home,
     Member,
     Metrics,
@@ -80,14 +81,24 @@ T = TypeVar("T")
 
 
 class Combine(Protocol[T]):
-    """Streams updates into a total; `linear` rules may run under secure aggregation and pre-aggregate."""
+    """Streams updates into totals of groups, and those into one.
+
+    A `linear` rule's total is a `fedit.core.sums.Sum`: it may be made on workers or under secure
+    aggregation. To merge with an empty total changes nothing, and to add to one is to merge its like.
+    """
 
     @property
     def linear(self) -> bool: ...
 
-    def start(self, order: Order) -> T: ...
+    def start(self, order: Order, spare: T | None = None) -> T:
+        """An empty total; `spare` is one that nobody needs any more, to be written over."""
+        ...
 
     def add(self, total: T, update: Update, weight: float) -> T: ...
+
+    def merge(self, total: T, other: T) -> T:
+        """The total with `other` added; `other` may be written over afterwards."""
+        ...
 
 
 T_in = TypeVar("T_in", contravariant=True)
@@ -127,6 +138,19 @@ class Weights:
     pace: float = 1.0
 
 
+@dataclass(slots=True)
+class Share(Generic[T]):
+    """What a group of clients came to: the total of its updates, who replied what, who failed and why."""
+
+    clients: tuple[str, ...]
+    total: T
+    metrics: dict[str, Metrics] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+
+
+Answer = Reply | Share[Any]
+"""What an engine gives: single replies, or the finished share of a whole group."""
+
 Weigh = Callable[[Sequence[Member], Sequence[Client]], Weights]
 """(cohort, population) → weights."""
 
@@ -138,8 +162,15 @@ class Engine(Protocol):
         """The population, in a fixed order."""
         ...
 
-    def ask(self, order: Order) -> Iterator[Reply]:
-        """Replies as they arrive: at most one a client, every member of the cohort accounted for."""
+    def ask(self, order: Order) -> Iterator[Answer]:
+        """Answers as they arrive, every member of the cohort accounted for once.
+
+        A reply stands for one client; a share, for a linear rule, for a whole group of the cohort.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything the engine holds, such as processes; a second time does nothing."""
         ...
 
 

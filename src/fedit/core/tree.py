@@ -65,21 +65,6 @@ def norm(tree: Mapping[str, Tensor]) -> float:
     return math.sqrt(math.fsum(float(t.double().square().sum()) for t in tree.values()))
 
 
-def not_finite(tree: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor that holds NaN or infinity; None if every number is finite.
-
-    A sum is finite only if all its terms are, and costs a fraction of looking at each; it may overflow.
-
-    >>> not_finite({"a": torch.ones(1), "b": torch.tensor([1.0, torch.nan])})
-    'b'
-    >>> not_finite({"a": torch.full((2,), 3e38)})
-    """
-    for name, tensor in tree.items():
-        if not math.isfinite(tensor.sum()) and not bool(torch.isfinite(tensor).all()):
-            return name
-    return None
-
-
 def same(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
     """Whether two trees hold the same names and the same bits."""
     return spec(left) == spec(right) and all(

@@ -21,10 +21,13 @@ class Homes:
     repeated round) is passed over, and removed by `rewind`.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, alone: bool = True):
+        """`alone` says that no other process saves homes there."""
         self.folder = folder
+        self._alone = alone
         self._rewound: int | None = None
         self._saved: list[Path] = []  # since then
+        self._unsafe: list[Path] = []  # not forced to disk yet
 
     def load(self, client: str, round: int) -> Home:
         """The home as it was when `round` rounds were finished."""
@@ -57,27 +60,30 @@ class Homes:
         block = pack(home.payload, {})
         path = place / f"{round:08d}.home"
         write_whole(path, _seal(block) + block)
-        self._saved.append(path)
+        self._unsafe.append(path)
+        if self._alone:
+            self._saved.append(path)
         old = [path for generation, path in files if generation <= round - GENERATIONS]
         for path in old[:-1]:  # the newest of the old ones is what an early round would still need
             os.remove(path)
 
     def flush(self) -> None:
-        """Force to disk what was saved since the last rewind: before the server counts the round as done."""
-        folders = {path.parent for path in self._saved}
-        flush([*self._saved, *folders, *({self.folder} if folders else ())])
+        """Force to disk what was saved: before the server counts the round as done."""
+        folders = {path.parent for path in self._unsafe}
+        flush([*self._unsafe, *folders, *({self.folder} if folders else ())])
+        self._unsafe = []
 
     def rewind(self, round: int) -> None:
         """Forget what was kept after `round`: rounds the server has forgotten or is about to repeat.
 
-        Every home is looked at once; from then on only those saved since the last look, as long as this
-        object alone saves and rounds do not go back.
+        Every home is looked at once; from then on only those saved since the last look, as long as nobody
+        else saves and rounds do not go back.
         """
-        seen = self._rewound is not None and self._rewound <= round
+        seen = self._alone and self._rewound is not None and self._rewound <= round
         for path in self._saved if seen else self.folder.glob("*/*.home"):
             if path.stem.isdigit() and int(path.stem) > round:
                 path.unlink(missing_ok=True)
-        self._rewound, self._saved = round, []
+        self._rewound, self._saved, self._unsafe = round, [], []
 
     def _files(self, client: str) -> list[tuple[int, Path]]:
         place = self.folder / client

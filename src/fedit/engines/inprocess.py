@@ -38,10 +38,17 @@ class InProcess:
         self.homes.rewind(order.round)
         size = order_sizes(order)
         for client in order.cohort:
-            yield self._reply(order, client, size)
+            yield self.reply(order, client, size(client))
         self.homes.flush()
 
-    def _reply(self, order: Order, client: str, size: Callable[[str], int]) -> Reply:
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def reply(self, order: Order, client: str, size: int) -> Reply:
+        """Have one client train, on a worker as here; `size` is that of the order in bytes.
+
+        What the client keeps is on disk for good once the homes are flushed.
+        """
         if self.dropout:
             draw = generator(order.seed, "dropout", order.round, order.attempt, client)
             if draw.random() < self.dropout:
@@ -57,7 +64,7 @@ class InProcess:
             "bytes_kept": float(
                 sum(t.nbytes for tree in home.payload.values() for t in tree.values())
             ),
-            "bytes_down": float(size(client)),
+            "bytes_down": float(size),
             "bytes_up": float(update_size(update)),
         }
         return replace(update, metrics={**update.metrics, **traffic})

@@ -1,17 +1,21 @@
 """Orders and updates as bytes, and how many."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fedit.core.messages import Order, Update
+import torch
+
+from fedit.core.messages import Failure, Order, Payload, Update
+from fedit.core.seats import Answer, Share
+from fedit.core.sums import Sum
 from fedit.core.wire import WireError, pack, packed_size, packed_sizes, unpack
 
 _PERSONAL = "personal."
+_NUMBERS = "numbers"
 
 # What an envelope must hold: key → type; a number may be written without its point.
 _UPDATE = {"client": str, "round": int, "attempt": int, "metrics": dict}
 _ORDER = {
-    "client": str,
     "round": int,
     "attempt": int,
     "seed": int,
@@ -22,22 +26,32 @@ _ORDER = {
 }
 
 
-def pack_order(order: Order, client: str) -> bytes:
-    """What one client of the cohort receives: the public payload and its own personal one."""
-    return pack(*_order_parts(order, client))
+def pack_order(order: Order, *clients: str) -> bytes:
+    """What clients of the cohort receive: the public payload and their own personal ones.
+
+    Over a network each receives a block of its own; a worker receives one for all the clients it holds.
+    """
+    return pack(*_order_parts(order, clients))
 
 
 def unpack_order(block: bytes) -> Order:
-    """The order in a block, with the personal payload of its receiver only. Raises WireError."""
+    """The order in a block, as its receivers may see it. Raises WireError."""
     payload, envelope = unpack(block)
     _check(envelope, _ORDER)
     _check_numbers("weights", envelope["weights"])
     _check_names(envelope["trains"] + envelope["travels"])
-    client = envelope.pop("client")
-    personal = {r.removeprefix(_PERSONAL): t for r, t in payload.items() if r.startswith(_PERSONAL)}
-    public = {r: t for r, t in payload.items() if not r.startswith(_PERSONAL)}
+    clients = list(envelope["weights"])
+    personal, public = dict[str, Payload](), Payload()
+    for role, tree in payload.items():
+        number, _, own = role.removeprefix(_PERSONAL).partition(".")
+        if not role.startswith(_PERSONAL):
+            public[role] = tree
+        elif number.isdecimal() and int(number) < len(clients):
+            personal.setdefault(clients[int(number)], {})[own] = tree
+        else:
+            raise WireError(f"{role}: there are {len(clients)} clients")
     envelope |= {key: frozenset(envelope[key]) for key in ("trains", "travels")}
-    return Order(public=public, personal={client: personal} if personal else {}, **envelope)
+    return Order(public=public, personal=personal, **envelope)
 
 
 def pack_update(update: Update) -> bytes:
@@ -53,12 +67,45 @@ def unpack_update(block: bytes) -> Update:
     return Update(payload=payload, **envelope)
 
 
+def pack_answer(answer: Answer) -> bytes:
+    """What a worker sends back; the total of a share must be a linear rule's `Sum`."""
+    if isinstance(answer, Update):
+        return pack_update(answer)
+    if isinstance(answer, Failure):
+        return pack({}, _failure(answer))
+    total: Sum = answer.total
+    envelope = {
+        "clients": list(answer.clients),
+        "metrics": answer.metrics,
+        "failures": [_failure(failure) for failure in answer.failures],
+        "pace": total.pace,
+        "mass": total.mass,
+        "shapes": {role: {n: list(s) for n, s in of.items()} for role, of in total.shapes.items()},
+    }
+    return pack({_NUMBERS: total.numbers if total.mass else {}}, envelope)
+
+
+def unpack_answer(block: bytes) -> Answer:
+    """The answer in a block that a process of our own has packed."""
+    payload, said = unpack(block)
+    if "reason" in said:
+        return Failure(**said)
+    if "clients" not in said:
+        return unpack_update(block)
+    shapes = {
+        role: {n: torch.Size(s) for n, s in of.items()} for role, of in said["shapes"].items()
+    }
+    total = Sum(said["pace"], said["mass"], payload[_NUMBERS], shapes)
+    failures = [Failure(**one) for one in said["failures"]]
+    return Share(tuple(said["clients"]), total, said["metrics"], failures)
+
+
 def order_sizes(order: Order) -> Callable[[str], int]:
     """Bytes each client receives, by its id; what all receive is measured once."""
     public = packed_sizes(order.public)
 
     def size(client: str) -> int:
-        payload, envelope = _order_parts(order, client)
+        payload, envelope = _order_parts(order, [client])
         return packed_size(payload, envelope) if client in order.personal else public(envelope)
 
     return size
@@ -95,19 +142,26 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _order_parts(order: Order, client: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _order_parts(order: Order, clients: Sequence[str]) -> tuple[Payload, dict[str, Any]]:
     envelope = {
-        "client": client,
         "round": order.round,
         "attempt": order.attempt,
         "seed": order.seed,
-        "weights": {client: order.weights[client]},
+        "weights": {client: order.weights[client] for client in clients},
         "pace": order.pace,
         "trains": sorted(order.trains),
         "travels": sorted(order.travels),
     }
-    personal = {_PERSONAL + role: tree for role, tree in order.personal.get(client, {}).items()}
+    personal = {
+        f"{_PERSONAL}{number}.{role}": tree
+        for number, client in enumerate(clients)
+        for role, tree in order.personal.get(client, {}).items()
+    }
     return {**order.public, **personal}, envelope
+
+
+def _failure(failure: Failure) -> dict[str, str]:
+    return {"client": failure.client, "reason": failure.reason, "detail": failure.detail}
 
 
 def _update_parts(update: Update) -> tuple[dict[str, Any], dict[str, Any]]:

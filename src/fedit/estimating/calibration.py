@@ -54,7 +54,7 @@ def calibrate(blank: Job, seconds: float) -> Speed:
         adapted = make_adapter(blank.plan, base)
         fingerprint(adapted.model, skip=adapted.parameters.values())  # as a run does when it begins
         loading = time.perf_counter() - began
-        forward = forward_of(blank.plan, adapted, base, encoder)
+        forward = forward_of(blank.plan, adapted, encoder.pad_id, base.device)
         trainer = replace(blank.trainer, adapted=adapted, forward=forward)
         job = replace(
             blank, base=base, encoder=encoder, adapted=adapted, forward=forward, trainer=trainer

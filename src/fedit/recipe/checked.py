@@ -73,7 +73,7 @@ def _fault(error: ErrorDetails) -> str:
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 
-_UNIONS = ("adapter", "partition", "algorithm")
+_UNIONS = ("adapter", "partition", "algorithm", "engine")
 """Sections that come in kinds."""
 
 

@@ -85,7 +85,7 @@ def change(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
     tree[last] = value
 
 
-_ONE_WORD = {"adapter": "kind", "partition": "by"}
+_ONE_WORD = {"adapter": "kind", "engine": "kind", "partition": "by"}
 
 PATH_KEYS = (("data", "train"), ("data", "test"), ("model", "base"), ("model", "tokenizer"))
 

@@ -1,19 +1,12 @@
 """What a worker does: carries out one run after another on a base that all workers share."""
 
-import os
-import signal
-import threading
 import time
-import traceback
-import warnings
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from transformers.utils import logging
 
 from fedit.build import forward_of, make_base
-from fedit.core.errors import FeditError
 from fedit.core.messages import State
 from fedit.corpus import read_data
 from fedit.evaluate.stored import Scores, write_scores
@@ -24,27 +17,20 @@ from fedit.train.adapters import Adapted
 from fedit.train.lending import Lent
 from fedit.train.model import Base
 
+PRELOAD = ("fedit.studies.work",)
+"""Modules that workers share."""
 
-def serve(connection: Connection, lent: Lent | None) -> None:
-    """Answer each job with None once its scores are on disk, or with (exit code, message)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and stops its workers
-    warnings.simplefilter("ignore")  # what libraries say of themselves would stand among the lines
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    threading.Thread(target=_die_with_the_parent, daemon=True).start()
-    base = lent.open() if lent else None
-    while True:
-        try:
-            job: Job = connection.recv()
-        except EOFError:
-            return
-        try:
-            carry_out(job, base)
-            connection.send(None)
-        except FeditError as error:
-            connection.send((error.exit_code, str(error)))
-        except Exception:
-            connection.send((None, traceback.format_exc()))
+
+@dataclass(frozen=True)
+class Opening:
+    """Makes a worker: it opens the lent base, and then carries out one job after another."""
+
+    lent: Lent | None
+
+    def __call__(self) -> Callable[[tuple[None, Job]], None]:
+        """The worker's part: a job is done when its scores are on disk."""
+        base = self.lent.open() if self.lent else None
+        return lambda task: carry_out(task[1], base)
 
 
 def carry_out(job: Job, base: Base | None) -> None:
@@ -54,7 +40,7 @@ def carry_out(job: Job, base: Base | None) -> None:
         torch.set_num_threads(job.plan.threads or 1)
         plain, encoder = make_base(job.plan, base)
         bare = Adapted(plain.model, {})
-        forward = forward_of(job.plan, bare, plain, encoder)
+        forward = forward_of(job.plan, bare, encoder.pad_id, plain.device)
         _score(job, Loaded(job.plan, plain, bare, forward, encoder, State(0, {}), {}))
         return
     with Run(job.plan, resume=True, lent=base) as run:
@@ -81,10 +67,3 @@ def _score(job: Job, loaded: Loaded) -> None:
     items, _ = score_items(loaded, read_data(job.plan).test)
     scores = Scores(loaded.state.round, time.perf_counter() - began, items)
     write_scores(job.folder, scores)
-
-
-def _die_with_the_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -17,15 +17,23 @@ _SHARED_FOLDER = "/dev/shm"  # noqa: S108 - where Linux keeps shared memory; it 
 
 @dataclass(frozen=True)
 class Lent:
-    """A base on its way to other processes: one block of shared memory, and a model without weights."""
+    """A base on its way to other processes: one block of shared memory, and a model without weights.
+
+    `base` is what goes with the model, None where only the model is needed.
+    """
 
     skeleton: nn.Module
     block: torch.Tensor
     places: list[tuple[int, torch.dtype, torch.Size]]
-    base: Base
+    base: Base | None
 
     def open(self) -> Base:
         """The base, its weights in the shared block: nobody may write to them."""
+        assert self.base is not None
+        return replace(self.base, model=self.open_model())
+
+    def open_model(self) -> nn.Module:
+        """The model alone."""
         views, known = iter(self.places), dict[int, torch.Tensor]()
         for holder, name, tensor in list(_slots(self.skeleton)):
             if id(tensor) not in known:
@@ -33,7 +41,11 @@ class Lent:
                 parameter = isinstance(tensor, nn.Parameter)
                 known[id(tensor)] = nn.Parameter(view, requires_grad=False) if parameter else view
             holder[name] = known[id(tensor)]
-        return replace(self.base, model=self.skeleton)
+        return self.skeleton
+
+    def bare(self) -> "Lent":
+        """The same without a tokenizer."""
+        return replace(self, base=None)
 
 
 def copy_of(base: Base, *, own_weights: bool = False) -> Base:

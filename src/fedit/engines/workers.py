@@ -1,0 +1,54 @@
+"""Clients on worker processes of one thread, which share the base and send back sums of whole groups."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from fedit.core.messages import Client, Order
+from fedit.core.seats import Answer
+from fedit.core.shares import cut
+from fedit.engines.homes import Homes
+from fedit.engines.host import Host
+from fedit.engines.messages import pack_order, unpack_answer
+from fedit.engines.processes import Crew, Task
+
+
+class Workers:
+    """Simulated clients, trained by `processes` workers, each of which `opened` makes a host of.
+
+    What clients keep is in the folder of `homes`, which all workers share, by rounds: a group whose worker
+    was killed is done again by another with the same result.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        opened: Callable[[], Host],
+        population: Sequence[Client],
+        homes: Homes,
+        preload: Sequence[str] = (),
+    ):
+        self.population, self.homes = population, homes
+        self._crew = Crew(processes, opened, preload)
+        self._tokens = {client.id: client.tokens for client in population}
+
+    def clients(self) -> Sequence[Client]:
+        return self.population
+
+    def ask(self, order: Order) -> Iterator[Answer]:
+        """Have the cohort trained, the groups with most tokens first; answers come as they are ready."""
+        self.homes.rewind(order.round)
+        groups = cut(order.cohort)
+        longest = sorted(
+            range(len(groups)),
+            key=lambda number: -sum(map(self._tokens.__getitem__, groups[number])),
+        )
+        tasks = [Task(_name(groups[number]), number) for number in longest]
+        for _, blocks in self._crew.carry_out(tasks, pack_order(order, *order.cohort)):
+            yield from map(unpack_answer, blocks)
+
+    def close(self) -> None:
+        """End the workers; the next order would start new ones."""
+        self._crew.close()
+
+
+def _name(group: Sequence[str]) -> str:
+    return group[0] if len(group) == 1 else f"{group[0]} and {len(group) - 1} more clients"
