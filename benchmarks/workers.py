@@ -1,9 +1,10 @@
 """Worker processes that share a base: memory and speed against one, python benchmarks/workers.py (Linux)
 
-Memory is the proportional set size (PSS) of the workers alone, at the most while they train: a page that n
-processes share counts 1/n for each. `of a study` are workers that carry out whole runs, `of an engine` those
-that train the clients of one run. A round's speed is that of a tiny model, where two cores gain most; the
-engines take turns, and the numbers are medians over rounds with the range of the ratios between turns.
+Memory is the proportional set size (PSS) of a run, its fork server and its workers together: a page that n
+processes share counts 1/n for each. Workers of an engine, which train the clients of one run, are looked
+at after a round; workers of a study, which carry out whole runs, every few seconds, the most counts (a look
+stops the process, so they are few). A round's speed is that of a tiny model, where two cores gain most;
+the engines take turns, and the numbers are medians over rounds with the range of the ratios between turns.
 """
 
 import os
@@ -38,12 +39,15 @@ TURNS, ROUNDS = 3, 6
 
 def main() -> None:
     print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores")
-    for name, measure in (("a study", study_memory), ("an engine", engine_memory)):
-        found = {workers: measure(workers) for workers in (1, 2, 4)}
-        for workers, mib in found.items():
-            ratio = mib / found[1]
-            print(f"workers of {name}, {workers}: PSS {mib:,.0f} MiB, {ratio:.2f} × one")
     speeds()
+    for name, measure in (("an engine", engine_memory), ("a study", study_memory)):
+        one = measure(1)
+        for workers in (1, 2, 4):
+            mib = measure(workers) if workers > 1 else one
+            print(
+                f"workers of {name}, {workers}: PSS {mib:,.0f} MiB, {mib / one:.2f} × one",
+                flush=True,
+            )
 
 
 def plan(config: dict[str, Any], **sections: Any) -> dict[str, Any]:
@@ -77,17 +81,19 @@ def engine_memory(workers: int) -> float:
         Run(make_plan(plan(MEDIUM, engine=engine, output=f"{folder}/run"))) as run,
     ):
         rounds = run.rounds()
-        return most_memory(lambda: [next(rounds) for _ in range(3)])
+        for _ in range(3):  # the untrained start, and two rounds
+            next(rounds)
+        return memory()
 
 
 def most_memory(do: Callable[[], object]) -> float:
-    """MiB of this process's workers, at the most, while it does that."""
+    """MiB of all processes, at the most, while this one does that."""
     most, stop = 0.0, threading.Event()
 
     def watch() -> None:
         nonlocal most
-        while not stop.wait(0.3):
-            most = max(most, sum(map(pss, workers())))
+        while not stop.wait(3):
+            most = max(most, memory())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -97,10 +103,11 @@ def most_memory(do: Callable[[], object]) -> float:
     return most
 
 
-def workers() -> list[str]:
-    """Ids of the processes forked from the fork server of this one."""
+def memory() -> float:
+    """MiB of this process, the fork server and what was forked from it."""
     server = forkserver._forkserver._forkserver_pid
-    return Path(f"/proc/{server}/task/{server}/children").read_text().split() if server else []
+    children = Path(f"/proc/{server}/task/{server}/children").read_text().split() if server else []
+    return sum(map(pss, [str(os.getpid()), str(server), *children]))
 
 
 def pss(pid: str) -> float:
@@ -131,7 +138,8 @@ def speeds() -> None:
         ratios = [one / mine for one, mine in zip(base, turns(values), strict=True)]
         print(
             f"a round of a tiny model, {name}: {statistics.median(values):.3f} s, "
-            f"{statistics.median(ratios):.2f} × as fast ({min(ratios):.2f}–{max(ratios):.2f})"
+            f"{statistics.median(ratios):.2f} × as fast ({min(ratios):.2f}–{max(ratios):.2f})",
+            flush=True,
         )
 
 

@@ -1,5 +1,6 @@
 """Worker processes of one thread: started, given tasks, replaced when they die, ended with their parent."""
 
+import gc
 import os
 import signal
 import threading
@@ -174,6 +175,7 @@ def available_cores() -> int:
 
 def serve(line: Connection, opened: Callable[[], Do]) -> None:
     """A worker's life: open, then answer each task with ("", result), or with an error's kind and text."""
+    gc.freeze()  # the collector would write to inherited objects, and so copy their pages
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and ends its workers
     threading.Thread(target=_die_with_the_parent, daemon=True).start()
     torch.set_num_threads(1)
