@@ -10,14 +10,14 @@ from fedit.core.examples import Example
 from fedit.core.seeds import generator
 from fedit.data import partition
 from fedit.data.columns import labels
-from fedit.data.sample import sample
+from fedit.data.microworld import microworld
 from fedit.data.skew import skew
 
 ROWS, CLIENTS = 15_000, 100
 
 
 def main() -> None:
-    base = sample()
+    base = microworld()
     rows: list[Example] = [base[i % len(base)] for i in range(ROWS)]
     found = labels(rows, "category")
     labels(rows[:100], "@similarity")  # scikit-learn is imported here, once
