@@ -220,10 +220,18 @@ class Hosting:
 
 
 def make_engine(
-    hosting: Hosting, trainer: Supervised, algorithm: Algorithm[Any], population: Sequence[Client]
+    hosting: Hosting,
+    trainer: Supervised,
+    algorithm: Algorithm[Any],
+    population: Sequence[Client],
+    *,
+    spread: bool,
 ) -> Engine:
-    """The engine of that name; the trainer here is for engines in this process only."""
-    if not on_workers(hosting.plan):
+    """The engine of that name, in this process unless clients are `spread` over workers.
+
+    The trainer is for clients here. Raises InputError where a cluster cannot be reached.
+    """
+    if not spread:
         return hosting.clients(trainer, algorithm, population, alone=True)
     how = hosting.plan.engine
     crew: Crew
@@ -298,7 +306,7 @@ def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = F
         parts,
         algorithm,
         make_policy(plan.federation),
-        make_engine(hosting, trainer, algorithm, population),
+        make_engine(hosting, trainer, algorithm, population, spread=spread),
         trainer,
         held_rows(tested, corpus.test, plan.evaluation.by),
         held,

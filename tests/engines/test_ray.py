@@ -1,10 +1,15 @@
 """Ray actors: the same bits as in process, whoever dies; a cluster that was joined is left as it was."""
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+import psutil
 import pytest
 
 from fedit import make_plan, run
@@ -18,6 +23,7 @@ from fedit.engines.homes import Homes
 from fedit.engines.inprocess import InProcess
 from fedit.engines.ray import Actors
 from fedit.engines.workers import Workers
+from fedit.recipe import dump_plan
 from tests.tiny import finish, journal, tiny
 from tests.toy import Opening, Toy, Troubled, last, toy_policy, tree
 
@@ -40,9 +46,9 @@ def cluster(tmp_path_factory):
 
 
 @contextmanager
-def on_ray(toy: Toy, address: str, algorithm=None, dropout: float = 0.0, opened=None, **options):
+def on_ray(toy: Toy, address: str, algorithm=None, dropout: float = 0.0, **options):
     homes = Homes(toy.folder / "homes", alone=False)
-    opened = opened or Opening(toy.trainer, algorithm or fedavg(), homes.folder, dropout)
+    opened = Opening(toy.trainer, algorithm or fedavg(), homes.folder, dropout)
     crew = Actors(opened, toy.folder, address=address, **options)
     try:
         yield Workers(crew, toy.population, homes)
@@ -149,21 +155,6 @@ def test_three_deaths_over_one_group_end_the_run(cluster, tmp_path):
     assert len(list(tally.iterdir())) == 3
 
 
-@dataclass(frozen=True)
-class Unopenable:
-    def __call__(self):
-        raise InputError("model.base: cannot be loaded")
-
-
-def test_an_actor_that_cannot_open_says_why(cluster, tmp_path):
-    toy = Toy(tmp_path)
-    with (
-        on_ray(toy, cluster.address, opened=Unopenable(), most=1) as engine,
-        pytest.raises(InputError, match=r"model.base: cannot be loaded"),
-    ):
-        toy.run(fedavg(), engine=engine)
-
-
 def test_a_machine_that_does_not_see_the_run_folder_is_refused(cluster, tmp_path):
     toy = Toy(tmp_path)
     with on_ray(toy, cluster.address, most=1) as engine:
@@ -183,7 +174,7 @@ def test_without_room_for_an_actor_the_run_ends(cluster, tmp_path):
 
 def test_a_script_keeps_the_ray_it_has_started(cluster, tmp_path):
     with ray.init(cluster.address, log_to_driver=False, logging_level="ERROR"):
-        Actors(Unopenable(), tmp_path).close()
+        Actors(Toy, tmp_path).close()
         assert ray.is_initialized()
         assert len(ray.nodes()) >= 1
 
@@ -202,6 +193,41 @@ def test_a_run_on_this_machines_own_ray_is_the_run_in_process(tmp_path):
         for key in ("cohort", "loss", "evaluation", "bytes_up", "bytes_down"):
             assert mine.get(key) == other.get(key)
     assert not ray.is_initialized()
+
+
+def test_what_is_only_counted_starts_no_ray(tmp_path):
+    assert isinstance(build(tiny(tmp_path, engine="ray"), tmp_path, blank=True).engine, InProcess)
+    assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_however_a_run_is_stopped_its_ray_ends_and_it_resumes(sent, tmp_path):
+    usual = finish(tiny(tmp_path / "usual", federation={"rounds": 40}))
+    recipe, output = tmp_path / "recipe.yaml", tmp_path / "run"
+    plan = tiny(output, name="recipe", federation={"rounds": 40}, engine="ray")
+    recipe.write_text(dump_plan(plan))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedit.cli", "run", str(recipe)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    path = output / "journal.jsonl"
+    while process.poll() is None and not (path.exists() and path.read_text().count("\n") > 2):
+        time.sleep(0.05)
+    began = psutil.Process(process.pid).children(recursive=True)
+    assert len(began) >= 4  # Ray's two servers, two actors
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # as a terminal does: to everyone
+    else:
+        process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if sent == signal.SIGKILL else 130)
+    assert "Traceback" not in said
+    _, left = psutil.wait_procs(began, timeout=60)
+    assert not left
+    assert finish(plan, resume=True) == usual
 
 
 def test_within_a_worker_of_a_study_clients_train_in_process(tmp_path, monkeypatch):
