@@ -35,7 +35,7 @@ class Ray(Section):
     kind: Literal["ray"]
     address: str | None = Field(None, pattern=r"^(auto|(ray://)?[^\s/]+:\d{1,5})$")
     cpus: int = Field(1, ge=0, le=1024)
-    gpus: float = Field(0, ge=0, le=1)
+    gpus: float = Field(0.0, ge=0, le=1)
     actors: int | None = Field(None, ge=1, le=1024)
 
     @model_validator(mode="after")
