@@ -12,7 +12,7 @@ pip=("$tmp/venv/bin/python" -m pip)
 
 # torch first, so that no other package chooses its version
 "${pip[@]}" install -q "torch==$torch" hatchling editables
-"${pip[@]}" install -q --no-build-isolation -e '.[dev,quantised,tensorboard,wandb,mlflow,web]'
+"${pip[@]}" install -q --no-build-isolation -e '.[dev,quantised,tensorboard,wandb,mlflow,web,ray]'
 
 {
   echo "# Exact versions for: pip install -c constraints.txt -e '.[dev]'"

@@ -1,7 +1,7 @@
 """From a plan to its parts: the one place where a user's words become objects."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import current_process
 from pathlib import Path
@@ -33,10 +33,12 @@ from fedit.corpus import (
 )
 from fedit.data.microworld import microworld
 from fedit.data.partition import Parts
+from fedit.engines.crew import Crew
 from fedit.engines.homes import Homes
 from fedit.engines.host import Host
 from fedit.engines.inprocess import Answer, InProcess, through_bytes
-from fedit.engines.processes import available_cores, warm_up
+from fedit.engines.processes import Processes, available_cores, warm_up
+from fedit.engines.ray import Actors, need_ray
 from fedit.engines.workers import Workers
 from fedit.report.folder import TOKENS
 from fedit.selection import samplers, weights
@@ -189,6 +191,12 @@ class Hosting:
         trainer = self.trainer(adapted, forward, encoded)
         return Host(self.clients(trainer, algorithm, (), alone=False), algorithm)
 
+    def on(self, device: str) -> "Hosting":
+        """The same for workers elsewhere: on that device, with the folder's whole path."""
+        model = self.plan.model.model_copy(update={"device": device})
+        plan = self.plan.model_copy(update={"model": model})
+        return replace(self, plan=plan, folder=self.folder.absolute())
+
     def trainer(self, adapted: Adapted, forward: Forward, encoded: EncodedSet) -> Supervised:
         """The clients' trainer on a model in this process."""
         rows: dict[str, EncodedRows] = {c: encoded.select(p) for c, p in self.shares.items()}
@@ -212,20 +220,48 @@ class Hosting:
 
 
 def make_engine(
-    hosting: Hosting, trainer: Supervised, algorithm: Algorithm[Any], population: Sequence[Client]
+    hosting: Hosting,
+    trainer: Supervised,
+    algorithm: Algorithm[Any],
+    population: Sequence[Client],
+    *,
+    spread: bool,
 ) -> Engine:
-    """The engine of that name; the trainer here is for engines in this process only."""
-    if not on_workers(hosting.plan):
+    """The engine of that name, in this process unless clients are `spread` over workers.
+
+    The trainer is for clients here. Raises InputError where a cluster cannot be reached.
+    """
+    if not spread:
         return hosting.clients(trainer, algorithm, population, alone=True)
-    assert isinstance(hosting.plan.engine, config.Workers)
-    processes = hosting.plan.engine.processes or available_cores()
-    homes = Homes(hosting.folder / "homes", alone=False)
-    return Workers(processes, hosting, population, homes, PRELOAD)
+    how = hosting.plan.engine
+    crew: Crew
+    if isinstance(how, config.Ray):
+        crew = Actors(
+            hosting.on("cuda" if how.gpus else "cpu"),
+            hosting.folder,
+            address=how.address,
+            cpus=how.cpus,
+            gpus=how.gpus,
+            most=how.actors,
+        )
+    else:
+        assert isinstance(how, config.Workers)
+        crew = Processes(how.processes or available_cores(), hosting, PRELOAD)
+    return Workers(crew, population, Homes(hosting.folder / "homes", alone=False))
 
 
 def on_workers(plan: Plan) -> bool:
     """Whether clients train on workers; in a study's worker they do not, which is one among others."""
-    return plan.engine.kind == "workers" and not current_process().daemon
+    return plan.engine.kind in ("workers", "ray") and not current_process().daemon
+
+
+def _lent_to_workers(plan: Plan, base: Base) -> Lent | None:
+    """The base as workers take it over; None where each has to load its own."""
+    if trains_base(plan):
+        return None
+    if not isinstance(plan.engine, config.Ray):
+        return lend(base)
+    return None if plan.engine.gpus else lend(base, shared=False)
 
 
 def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = False) -> Job:
@@ -235,13 +271,15 @@ def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = F
     are left out: everything can be counted and nothing run.
     """
     spread = on_workers(plan) and not blank
-    if spread:
+    if spread and plan.engine.kind == "ray":
+        need_ray()
+    elif spread:
         warm_up(PRELOAD)  # imports there while data and base are read here
     corpus = read_data(plan)
     parts = taking_part(divide(plan, corpus.train), plan.federation.only)
     _reachable(plan.federation, len(parts.rows))
     base, encoder = make_base(plan, lent, blank=blank)
-    shared = lend(base) if spread and not trains_base(plan) else None
+    shared = _lent_to_workers(plan, base) if spread else None
     adapted = make_adapter(plan, base)
     forward = forward_of(plan, adapted, encoder.pad_id, base.device, blank=blank)
     dealt = sorted(row for rows in parts.rows.values() for row in rows)
@@ -268,7 +306,7 @@ def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = F
         parts,
         algorithm,
         make_policy(plan.federation),
-        make_engine(hosting, trainer, algorithm, population),
+        make_engine(hosting, trainer, algorithm, population, spread=spread),
         trainer,
         held_rows(tested, corpus.test, plan.evaluation.by),
         held,

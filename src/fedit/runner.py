@@ -37,6 +37,8 @@ FREE = (
     "federation.minimum",
     "federation.attempts",
     "engine.processes",
+    "engine.address",
+    "engine.actors",
 )
 """Keys of a plan that may change on resume."""
 
@@ -176,8 +178,8 @@ class Run:
             raise InputError(
                 f"output {path}: was begun with another plan, so it cannot be resumed with this one: "
                 f"{'; '.join(changed)}. Take that back, or choose another --output (only "
-                "federation.minimum and attempts, trackers, engine.processes and, with a constant "
-                "schedule, more federation.rounds may change)"
+                "federation.minimum and attempts, trackers, engine.processes, address and actors, and with a "
+                "constant schedule more federation.rounds may change)"
             )
         self._changed = [line for line in differences(old, plan) if not line.startswith("output")]
         return plan

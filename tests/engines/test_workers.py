@@ -24,7 +24,7 @@ from fedit.core.seats import Share
 from fedit.core.tree import same
 from fedit.engines.homes import Homes
 from fedit.engines.inprocess import InProcess
-from fedit.engines.processes import available_cores
+from fedit.engines.processes import Processes, available_cores
 from fedit.engines.workers import Workers
 from fedit.recipe import dump_plan
 from tests.tiny import adapter_bytes, finish, journal, tiny
@@ -38,7 +38,7 @@ MANY = 40  # more than there can be groups: some are of one client, some of two
 def on_workers(toy: Toy, algorithm=None, processes: int = 2, dropout: float = 0.0, opened=None):
     folder = toy.folder / "workers"
     opened = opened or Opening(toy.trainer, algorithm or fedavg(), folder, dropout)
-    engine = Workers(processes, opened, toy.population, Homes(folder), PRELOAD)
+    engine = Workers(Processes(processes, opened, PRELOAD), toy.population, Homes(folder))
     try:
         yield engine
     finally:

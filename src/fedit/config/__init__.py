@@ -16,7 +16,7 @@ from fedit.config.data import (
     Split,
     Template,
 )
-from fedit.config.engine import Engine, InProcess, Loopback, Workers
+from fedit.config.engine import Engine, InProcess, Loopback, Ray, Workers
 from fedit.config.model import IA3, Adapter, Lora, Model, Plain, Virtual
 from fedit.config.plan import Plan
 from fedit.config.section import Amount, Section
@@ -47,6 +47,7 @@ __all__ = [
     "Partition",
     "Plain",
     "Plan",
+    "Ray",
     "Section",
     "Shards",
     "Sizes",

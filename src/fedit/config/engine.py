@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedit.config.section import Section, named
 
@@ -26,6 +26,25 @@ class Workers(Section):
     processes: int | None = Field(None, ge=1, le=1024)
 
 
+class Ray(Section):
+    """Actors of a Ray cluster, each with so many `cpus` and so much of a GPU; None is as many as fit.
+
+    The address is "auto" or that of a running cluster; None starts Ray on this machine alone.
+    """
+
+    kind: Literal["ray"]
+    address: str | None = Field(None, pattern=r"^(auto|(ray://)?[^\s/]+:\d{1,5})$")
+    cpus: int = Field(1, ge=0, le=1024)
+    gpus: float = Field(0.0, ge=0, le=1)
+    actors: int | None = Field(None, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _needs_something(self) -> "Ray":
+        if not self.cpus and not self.gpus:
+            raise ValueError("cpus and gpus are both 0: an actor needs one of them")
+        return self
+
+
 Engine = Annotated[
-    InProcess | Loopback | Workers, Field(discriminator="kind"), named("kind", "inprocess")
+    InProcess | Loopback | Workers | Ray, Field(discriminator="kind"), named("kind", "inprocess")
 ]

@@ -1,33 +1,24 @@
-"""Clients on worker processes of one thread, which share the base and send back sums of whole groups."""
+"""Clients on workers, which hold the model and send back sums of whole groups."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from fedit.core.messages import Client, Order
 from fedit.core.seats import Answer
 from fedit.core.shares import cut
+from fedit.engines.crew import Crew, Task
 from fedit.engines.homes import Homes
-from fedit.engines.host import Host
 from fedit.engines.messages import pack_order, unpack_answer
-from fedit.engines.processes import Crew, Task
 
 
 class Workers:
-    """Simulated clients, trained by `processes` workers, each of which `opened` makes a host of.
+    """Simulated clients, trained by a crew each of whose workers opens a `Host`.
 
     What clients keep is in the folder of `homes`, which all workers share, by rounds: a group whose worker
     was killed is done again by another with the same result.
     """
 
-    def __init__(
-        self,
-        processes: int,
-        opened: Callable[[], Host],
-        population: Sequence[Client],
-        homes: Homes,
-        preload: Sequence[str] = (),
-    ):
-        self.population, self.homes = population, homes
-        self._crew = Crew(processes, opened, preload)
+    def __init__(self, crew: Crew, population: Sequence[Client], homes: Homes):
+        self.population, self.homes, self._crew = population, homes, crew
         self._tokens = {client.id: client.tokens for client in population}
 
     def clients(self) -> Sequence[Client]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from fedit.engines.processes import Crew, Task
+from fedit.engines.crew import Task
+from fedit.engines.processes import Processes
 from fedit.studies.jobs import Job
 from fedit.studies.work import PRELOAD, Opening
 from fedit.train.lending import Lent
@@ -17,7 +18,7 @@ class Pool:
         lent: Lent | None,
         began: Callable[[Job, int], None] = lambda job, pid: None,
     ):
-        self._crew, self._began = Crew(size, Opening(lent), PRELOAD), began
+        self._crew, self._began = Processes(size, Opening(lent), PRELOAD), began
 
     def carry_out(self, jobs: Sequence[Job]) -> Iterator[Job]:
         """Yield each job when its scores are on disk. Raises FeditError where one cannot be done."""

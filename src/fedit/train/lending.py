@@ -2,11 +2,14 @@
 
 import copy
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fedit.train.model import Base
@@ -17,13 +20,14 @@ _SHARED_FOLDER = "/dev/shm"  # noqa: S108 - where Linux keeps shared memory; it 
 
 @dataclass(frozen=True)
 class Lent:
-    """A base on its way to other processes: one block of shared memory, and a model without weights.
+    """A base on its way to other processes: one block of memory, and a model without weights.
 
-    `base` is what goes with the model, None where only the model is needed.
+    The block is a tensor that processes of this machine share, or an array that whoever carries it may
+    map into many. `base` is what goes with the model, None where only the model is needed.
     """
 
     skeleton: nn.Module
-    block: torch.Tensor
+    block: torch.Tensor | NDArray[np.uint8]
     places: list[tuple[int, torch.dtype, torch.Size]]
     base: Base | None
 
@@ -35,9 +39,12 @@ class Lent:
     def open_model(self) -> nn.Module:
         """The model alone."""
         views, known = iter(self.places), dict[int, torch.Tensor]()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writ")  # nobody writes
+            block = torch.as_tensor(self.block)
         for holder, name, tensor in list(_slots(self.skeleton)):
             if id(tensor) not in known:
-                view = _view(self.block, *next(views))
+                view = _view(block, *next(views))
                 parameter = isinstance(tensor, nn.Parameter)
                 known[id(tensor)] = nn.Parameter(view, requires_grad=False) if parameter else view
             holder[name] = known[id(tensor)]
@@ -54,10 +61,11 @@ def copy_of(base: Base, *, own_weights: bool = False) -> Base:
     return replace(base, model=copy.deepcopy(base.model, shared))
 
 
-def lend(base: Base) -> Lent | None:
+def lend(base: Base, *, shared: bool = True) -> Lent | None:
     """The base for other processes; None on a GPU, quantised, or without room in shared memory.
 
-    Its weights move to the shared block one by one, so there is never a second copy of them.
+    Its weights move to the block one by one, so there is never a second copy of them. Unless it is to be
+    `shared` among processes of this machine, the block is an array in this one's own memory.
     """
     slots = {id(tensor): tensor for _, _, tensor in _slots(base.model)}
     plain = all(type(tensor) in (nn.Parameter, torch.Tensor) for tensor in slots.values())
@@ -65,9 +73,11 @@ def lend(base: Base) -> Lent | None:
     for tensor in slots.values():
         places.append((size, tensor.dtype, tensor.shape))
         size += -(-tensor.nbytes // _ALIGNED) * _ALIGNED
-    if base.device.type != "cpu" or not plain or size > _room():
+    if base.device.type != "cpu" or not plain or (shared and size > _room()):
         return None
-    block = torch.empty(size, dtype=torch.uint8).share_memory_()
+    block = torch.empty(size, dtype=torch.uint8)
+    if shared:
+        block.share_memory_()
     empty: dict[int, Any] = {}
     for tensor, place in zip(slots.values(), places, strict=True):
         bare = torch.empty_like(tensor, device="meta")
@@ -77,7 +87,8 @@ def lend(base: Base) -> Lent | None:
         view.copy_(tensor.detach())
         tensor.data = view
     skeleton = copy.deepcopy(base.model, empty)
-    return Lent(skeleton, block, places, replace(base, model=nn.Module()))
+    carried = block if shared else block.numpy()
+    return Lent(skeleton, carried, places, replace(base, model=nn.Module()))
 
 
 def _slots(model: nn.Module) -> Iterator[tuple[dict[str, Any], str, torch.Tensor]]:
