@@ -147,7 +147,7 @@ def careful(one: Adapted, pad: int) -> Way:
         rows = sorted(rows, key=lambda row: len(row.ids))
         for first in range(0, len(rows), BATCH):
             batch = collate(rows[first : first + BATCH], pad)
-            labels = batch.ids.masked_fill(~batch.learn, -100)
+            labels = batch.ids.masked_fill(torch.from_numpy(~batch.learn), -100)
             one.model(
                 input_ids=batch.ids, attention_mask=batch.attention, labels=labels
             ).loss.backward()

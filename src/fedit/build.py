@@ -147,13 +147,14 @@ def _adapted(plan: Plan, model: nn.Module) -> Adapted:
 def forward_of(
     plan: Plan, adapted: Adapted, pad: int, device: torch.device, *, blank: bool = False
 ) -> Forward:
-    """How rows are scored by this model, in training and in evaluation."""
+    """How rows are scored by this model, in training and in evaluation; of a blank one, how they would be."""
     return make_forward(
         adapted.model,
         pad,
         device,
-        fused=plan.model.kernels == "fused" and not blank,
+        fused=plan.model.kernels == "fused",
         virtual=plan.adapter.kind in ("prefix", "prompt"),
+        tried=not blank,
     )
 
 
@@ -258,6 +259,8 @@ def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = F
     lending = shared.bare() if shared else None
     hosting = Hosting(plan, folder, shares, encoder.pad_id, lending)
     trainer = hosting.trainer(adapted, forward, encoded)
+    make = partial(hosting.clients, alone=True) if blank else partial(make_engine, hosting)
+    engine = make(trainer, algorithm, population)
     return Job(
         plan,
         base,
@@ -268,7 +271,7 @@ def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = F
         parts,
         algorithm,
         make_policy(plan.federation),
-        make_engine(hosting, trainer, algorithm, population),
+        engine,
         trainer,
         held_rows(tested, corpus.test, plan.evaluation.by),
         held,
