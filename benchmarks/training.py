@@ -112,7 +112,7 @@ def vocabulary(shape: str) -> int:
 
 def trainer_each_time(one: Adapted, pad: int) -> Way:
     """What most federated scripts do: transformers' Trainer, made anew, a loss on all tokens."""
-    from transformers import Trainer, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainingArguments
 
     def padded(rows: list[Encoded]) -> dict[str, torch.Tensor]:
         batch = collate(rows, pad)
@@ -133,6 +133,7 @@ def trainer_each_time(one: Adapted, pad: int) -> Way:
             remove_unused_columns=False,
         )
         trainer = Trainer(one.model, arguments, data_collator=padded, train_dataset=list(rows))
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
 
     return way
