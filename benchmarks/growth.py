@@ -191,7 +191,7 @@ def draw(growth: Growth, values: list[int], found: list[dict[str, float]], path:
     """Seconds and memory over the value, both axes logarithmic; text stays text."""
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(7, 2.7), layout="constrained", facecolor="white")
     shown = (
@@ -206,7 +206,7 @@ def draw(growth: Growth, values: list[int], found: list[dict[str, float]], path:
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labelsize=9)
         axes.set_xticks(values)
-        axes.xaxis.set_major_formatter(EngFormatter(places=None, sep=""))
+        axes.xaxis.set_major_formatter(lambda value, _: short(value))
         low, high = min(costs), max(costs)
         axes.set_ylim(min(low / 1.3, high / 10), high * 1.3)  # a flat cost looks flat
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -216,6 +216,12 @@ def draw(growth: Growth, values: list[int], found: list[dict[str, float]], path:
     settings = {"svg.fonttype": "none", "svg.hashsalt": "fedit", "font.family": "DejaVu Sans"}
     with matplotlib.rc_context(settings):
         figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def short(value: float) -> str:
+    return next(
+        f"{value / n:.3g}{unit}" for n, unit in ((1e6, "M"), (1e3, "k"), (1, "")) if value >= n
+    )
 
 
 if __name__ == "__main__":
