@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types contract wheel check base lock clean
+.PHONY: help install demo test lint format types contract wheel check bench base lock clean
 
 help:  ## print these targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ wheel: install  ## build the wheel into dist/ and import every module of it
 	$(BIN)/python scripts/check_wheel.py
 
 check: lint types contract test wheel  ## everything a change must pass
+
+bench: install  ## print every figure of benchmarks/ (twenty minutes), also into build/bench.txt
+	PYTHON=$(BIN)/python scripts/bench.sh
 
 lock:  ## make constraints.txt anew from the newest releases that fit
 	PYTHON=$(PYTHON) scripts/lock.sh

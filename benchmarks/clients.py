@@ -1,4 +1,4 @@
-"""What a client costs beside its training, and what a population costs: python benchmarks/clients.py
+"""What a client costs beside its training, and a population: python benchmarks/clients.py [--quick]
 
 Each population runs in a process of its own: the start (read, divide, load, tokenise, the rest), a start
 from the same folder again, and for each client of a round the seconds in its optimizer step (forward,
@@ -19,7 +19,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-POPULATIONS = (100, 1_000, 10_000)
+QUICK = sys.argv[1:] == ["--quick"]
+POPULATIONS = (100,) if QUICK else (100, 1_000, 10_000)
 ROWS, COHORT, ROUNDS = 10_000, 100, 5
 SHAPE = {
     "model_type": "llama",
@@ -154,7 +155,7 @@ def measured(population: int, rows: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if len(sys.argv) > 1 and not QUICK:
         print(json.dumps(measured(int(sys.argv[1]), Path(sys.argv[2]))))
     else:
         main()

@@ -1,7 +1,8 @@
-"""Seconds to share 15,000 rows out to 100 clients, for every method: python benchmarks/partition.py"""
+"""Seconds to share 15,000 rows out to 100 clients, by method: python benchmarks/partition.py [--quick]"""
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -14,6 +15,7 @@ from fedit.data.microworld import microworld
 from fedit.data.skew import skew
 
 ROWS, CLIENTS = 15_000, 100
+REPEATS = 1 if "--quick" in sys.argv else 3
 
 
 def main() -> None:
@@ -35,9 +37,11 @@ def main() -> None:
     parts = partition.dirichlet(found, CLIENTS, 0.5, generator(0))
     methods["at least 40 rows each"] = lambda: partition.at_least(parts, 40, generator(0))
     methods["skew of the result"] = lambda: skew(parts.rows, found)
-    print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores; best of 3, seconds")
+    print(
+        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores; best of {REPEATS}, seconds"
+    )
     for name, method in methods.items():
-        print(f"{name:28} {min(timed(method) for _ in range(3)):.3f}")
+        print(f"{name:28} {min(timed(method) for _ in range(REPEATS)):.3f}")
 
 
 def timed(method: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""The server's part of a round against the memory's bandwidth: python benchmarks/server.py (Linux)
+"""The server's part of a round against the memory's bandwidth: python benchmarks/server.py [--quick] (Linux)
 
 Updates in fp32 pass the gate, are added up in fp64 by groups, and the server makes its step. The bandwidth is
 a triad's over arrays far larger than any cache (a + 3 b → c in fp64, 24 bytes a number). Ours counts what the
@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -24,7 +25,7 @@ from fedit.core.messages import ADAPTER, Order, State, Update
 from fedit.core.shares import cut, shares
 from fedit.core.tree import Tree
 
-REPEATS = 5
+REPEATS = 1 if "--quick" in sys.argv else 5
 BIG = 20_000_000  # numbers in each of the triad's arrays: 160 MB
 
 

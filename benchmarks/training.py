@@ -112,7 +112,7 @@ def vocabulary(shape: str) -> int:
 
 def trainer_each_time(one: Adapted, pad: int) -> Way:
     """What most federated scripts do: transformers' Trainer, made anew, a loss on all tokens."""
-    from transformers import Trainer, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainingArguments
 
     def padded(rows: list[Encoded]) -> dict[str, torch.Tensor]:
         batch = collate(rows, pad)
@@ -133,6 +133,7 @@ def trainer_each_time(one: Adapted, pad: int) -> Way:
             remove_unused_columns=False,
         )
         trainer = Trainer(one.model, arguments, data_collator=padded, train_dataset=list(rows))
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
 
     return way
@@ -147,7 +148,7 @@ def careful(one: Adapted, pad: int) -> Way:
         rows = sorted(rows, key=lambda row: len(row.ids))
         for first in range(0, len(rows), BATCH):
             batch = collate(rows[first : first + BATCH], pad)
-            labels = batch.ids.masked_fill(~batch.learn, -100)
+            labels = batch.ids.masked_fill(torch.from_numpy(~batch.learn), -100)
             one.model(
                 input_ids=batch.ids, attention_mask=batch.attention, labels=labels
             ).loss.backward()

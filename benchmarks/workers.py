@@ -1,4 +1,4 @@
-"""Worker processes that share a base: memory and speed against one, python benchmarks/workers.py (Linux)
+"""Workers that share a base, their memory and speed: python benchmarks/workers.py [--quick] (Linux)
 
 Memory is the proportional set size (PSS) of a run, its fork server and its workers together: a page that n
 processes share counts 1/n for each. Workers of an engine, which train the clients of one run, are looked
@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -34,7 +35,8 @@ MEDIUM = {
     "vocab_size": 2048,
 }
 TINY = MEDIUM | {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4}
-TURNS, ROUNDS = 3, 6
+QUICK = "--quick" in sys.argv
+TURNS, ROUNDS = (1, 2) if QUICK else (3, 6)
 
 
 def main() -> None:
@@ -42,7 +44,7 @@ def main() -> None:
     speeds()
     for name, measure in (("an engine", engine_memory), ("a study", study_memory)):
         one = measure(1)
-        for workers in (1, 2, 4):
+        for workers in (1, 2) if QUICK else (1, 2, 4):
             mib = measure(workers) if workers > 1 else one
             print(
                 f"workers of {name}, {workers}: PSS {mib:,.0f} MiB, {mib / one:.2f} × one",

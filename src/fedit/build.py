@@ -149,13 +149,14 @@ def _adapted(plan: Plan, model: nn.Module) -> Adapted:
 def forward_of(
     plan: Plan, adapted: Adapted, pad: int, device: torch.device, *, blank: bool = False
 ) -> Forward:
-    """How rows are scored by this model, in training and in evaluation."""
+    """How rows are scored by this model, in training and in evaluation; of a blank one, how they would be."""
     return make_forward(
         adapted.model,
         pad,
         device,
-        fused=plan.model.kernels == "fused" and not blank,
+        fused=plan.model.kernels == "fused",
         virtual=plan.adapter.kind in ("prefix", "prompt"),
+        tried=not blank,
     )
 
 

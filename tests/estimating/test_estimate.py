@@ -8,11 +8,13 @@ import torch
 from typer.testing import CliRunner
 
 import fedit
+from fedit.build import build
 from fedit.cli import app
 from fedit.core.errors import FeditError, InputError
 from fedit.engines.homes import GENERATIONS
+from fedit.estimating import calibration
 from fedit.estimating import estimate as module
-from fedit.estimating.calibration import in_parts
+from fedit.estimating.calibration import Speed, in_parts
 from fedit.estimating.table import table
 from fedit.recipe import dump_plan
 from tests.tiny import CONFIG, finish, journal, tiny
@@ -171,6 +173,58 @@ def test_a_smaller_micro_batch_or_checkpointing_needs_less(tmp_path):
     saved = counted(tiny(tmp_path, model={"gradient_checkpointing": True}))["memory"]
     assert parts["activations"] < 0.4 * whole["activations"]
     assert saved["activations"] < whole["activations"]
+
+
+def test_memory_is_that_of_the_way_the_run_takes(tmp_path):
+    fused = build(tiny(tmp_path), tmp_path, blank=True).forward
+    assert fused.packs
+    assert fused.plain_head
+    ours = counted(tiny(tmp_path))["memory"]
+    plain = counted(tiny(tmp_path, model={"kernels": "plain"}))["memory"]
+    for part in ("activations", "logits", "evaluation"):
+        assert ours[part] < plain[part]
+
+
+@pytest.mark.parametrize(
+    ("processes", "cores", "cohort", "at_once"),
+    [(2, 2, 2, 2), (2, 2, 3, 1.5), (8, 2, 4, 2), (None, 4, 4, 4), (3, 8, 1000, 32 / 11)],
+)
+def test_workers_train_at_once_as_far_as_there_are_cores_and_clients(
+    processes, cores, cohort, at_once, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "available_cores", lambda: cores)
+    plan = tiny(tmp_path, engine={"kind": "workers", "processes": processes})
+    assert module.clients_at_once(plan, cohort) == pytest.approx(at_once)
+
+
+def test_hours_with_workers_are_of_one_thread_and_shared(tmp_path, monkeypatch):
+    seen = []
+
+    def calibrate(job, seconds):
+        seen.append(job.plan.engine.kind)
+        return Speed(client=1.0, step=0.1, token=0.001, scored=0.001, round=0.5, loading=2.0)
+
+    monkeypatch.setattr(module, "calibrate", calibrate)
+    monkeypatch.setattr(module, "available_cores", lambda: 2)
+    alone = fedit.estimate(tiny(tmp_path))
+    shared = fedit.estimate(tiny(tmp_path, engine={"kind": "workers", "processes": 2}))
+    assert seen == ["inprocess", "workers"]
+    assert shared.hours.training == pytest.approx(alone.hours.training / 2)
+    assert shared.hours.server == alone.hours.server
+    assert shared.notes[-1].startswith("engine: time assumes")
+
+
+def test_workers_are_timed_with_one_thread_in_this_process(tmp_path, monkeypatch):
+    threads = []
+    fits = calibration._fits
+    monkeypatch.setattr(module, "SECONDS", 0.1)
+    monkeypatch.setattr(
+        calibration, "_fits", lambda *given: threads.append(torch.get_num_threads()) or fits(*given)
+    )
+    for engine in ("inprocess", "workers"):
+        found = fedit.estimate(tiny(tmp_path, threads=2, engine=engine))
+        assert found.hours.training > 0
+    assert threads == [2, 1]
 
 
 @pytest.fixture(scope="module")

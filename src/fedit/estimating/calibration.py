@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
-from fedit.build import Job, forward_of, make_adapter, make_base
+from fedit.build import Job, forward_of, make_adapter, make_base, on_workers
 from fedit.core.client import answer
 from fedit.core.errors import FeditError
 from fedit.core.messages import ADAPTER, Failure, Order, Update
@@ -30,7 +31,10 @@ SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Seconds a client, a step and a real token of training, a token of scoring, a round, and to load."""
+    """Seconds a client, a step and a real token of training, a token of scoring, a round, and to load.
+
+    Training is that of one process, of one thread where the plan has workers.
+    """
 
     client: float
     step: float
@@ -45,10 +49,7 @@ def calibrate(blank: Job, seconds: float) -> Speed:
 
     Raises FeditError where training fails.
     """
-    threads = torch.get_num_threads()
-    if blank.plan.threads:
-        torch.set_num_threads(blank.plan.threads)
-    try:
+    with _threads(blank.plan.threads):
         began = time.perf_counter()
         base, encoder = make_base(blank.plan)
         adapted = make_adapter(blank.plan, base)
@@ -59,11 +60,21 @@ def calibrate(blank: Job, seconds: float) -> Speed:
         job = replace(
             blank, base=base, encoder=encoder, adapted=adapted, forward=forward, trainer=trainer
         )
-        client, step, token = _fits(job, 0.75 * seconds)
+        with _threads(1 if on_workers(job.plan) else None):
+            client, step, token = _fits(job, 0.75 * seconds)
         scored = _scoring(job, 0.25 * seconds)
         return Speed(client, step, token, scored, _server(job), loading)
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """So many threads for a while; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _fits(job: Job, seconds: float) -> tuple[float, float, float]:

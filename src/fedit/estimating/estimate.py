@@ -1,13 +1,16 @@
 """The estimate of a plan: everything that can be counted, and hours from a short calibration."""
 
+import math
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fedit.build import Job, build
-from fedit.config import Plan
+from fedit.build import Job, build, on_workers
+from fedit.config import Plan, Workers
+from fedit.core.shares import GROUPS
+from fedit.engines.processes import available_cores
 from fedit.estimating import parameters
 from fedit.estimating.calibration import SECONDS, Speed, calibrate
 from fedit.estimating.machine import free, resident
@@ -127,7 +130,7 @@ def _estimated(plan: Plan, folder: Path, calibrated: bool) -> Estimate:
         replay(job, base),
         (6 if plan.adapter.kind == "full" else 4) * counts.active,
         None,
-        list(job.notes),
+        [*job.notes, *_workers_note(plan)],
     )
     return _timed(found, job, loading) if calibrated else found
 
@@ -154,6 +157,7 @@ def _timed(found: Estimate, job: Job, loading: float) -> Estimate:
 def _hours(found: Estimate, job: Job, speed: Speed, loading: float) -> Hours:
     plan, traffic = found.plan, found.traffic
     rounds, every = plan.federation.rounds, plan.evaluation.every
+    at_once = clients_at_once(plan, traffic.replies / rounds)
     scored = rounds // every + 1 + (rounds % every > 0)  # the start, every so often, and the end
     held = [*job.test.rows, *(job.validation.rows if plan.evaluation.clients else ())]
     training = (
@@ -161,10 +165,33 @@ def _hours(found: Estimate, job: Job, speed: Speed, loading: float) -> Hours:
     )
     return Hours(
         loading + speed.loading,
-        training,
+        training / at_once,
         speed.round * rounds,
         scored * speed.scored * sum(len(row.ids) for row in held),
     )
+
+
+def clients_at_once(plan: Plan, cohort: float) -> float:
+    """How many clients of a cohort train at the same time on average, one for each core at the most."""
+    workers, groups = _processes(plan), max(1, min(round(cohort), GROUPS))
+    return groups / math.ceil(groups / workers)
+
+
+def _processes(plan: Plan) -> int:
+    """Processes that train and have a core."""
+    if not on_workers(plan):
+        return 1
+    assert isinstance(plan.engine, Workers)
+    return min(plan.engine.processes or available_cores(), available_cores())
+
+
+def _workers_note(plan: Plan) -> list[str]:
+    if (workers := _processes(plan)) == 1:
+        return []
+    return [
+        f"engine: time assumes that each of {workers} workers is as fast as one thread by itself, which "
+        "cores that share memory and clock do not quite reach; memory is that of a run in one process"
+    ]
 
 
 def _per(total: float, rounds: int) -> dict[str, float]:

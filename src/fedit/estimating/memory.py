@@ -1,4 +1,4 @@
-"""Memory by part, in bytes, of a process that trains one client after another."""
+"""Memory by part, in bytes, of one process that trains one client after another."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,8 @@ from fedit.train.sft import make_optimizer
 class Memory:
     """Bytes; `activations` and `logits` are those of the largest micro-batch there is.
 
-    `logits` is all that the output layer, the loss and the backward pass need on top. `server` holds the
+    `logits` is all that the output layer, the loss and the backward pass need on top: where rows are laid
+    end to end and the output layer is frozen that is a slice of the logits at a time. `server` holds the
     sums in fp64 and copies of the adapter, `step` what it needs for a moment at a round's end. `process`
     is Python with its libraries and the data. `allocator` is what was held beside all this when real
     steps were timed: freed blocks that do not fit what is asked for next. `homes` are on disk. `peak` is
@@ -80,28 +81,18 @@ def memory(job: Job, tree: Tree, process: int | None = None) -> Memory:
 
 
 def _training(job: Job) -> Working:
-    local, model = job.plan.local, job.adapted.model
-    shape = largest(list(job.trainer.examples.values()), local.micro_batch or local.batch)
-    if not job.plan.model.gradient_checkpointing:
-        return working_memory(model, shape, train=True)
-    job.base.model.gradient_checkpointing_disable()  # type: ignore[operator]
-    whole = working_memory(model, shape, train=True)
-    job.base.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    layers = int(job.base.model.config.num_hidden_layers)  # type: ignore[union-attr,arg-type]
-    width = job.base.model.get_input_embeddings().weight[0].nbytes  # type: ignore[operator]
-    kept = layers * shape.rows * shape.length * width  # each layer's input, and all of one layer
-    activations = kept + whole.activations // layers
-    return Working(activations, activations + whole.peak - whole.activations)
+    local, groups = job.plan.local, list(job.trainer.examples.values())
+    rows = largest(groups, local.micro_batch or local.batch, packs=job.forward.packs)
+    return working_memory(job.forward, rows, train=True)
 
 
 def _evaluation(job: Job) -> int:
-    held = [rows for rows in (job.test.rows, job.validation.rows) if rows]
-    if not job.plan.evaluation.clients:
-        held = [rows for rows in (job.test.rows,) if rows]
+    held = [job.test.rows, *([job.validation.rows] if job.plan.evaluation.clients else [])]
+    held = [rows for rows in held if rows]
     if not held:
         return 0
-    shape = largest(held, job.plan.evaluation.batch)
-    return working_memory(job.adapted.model, shape, train=False).peak
+    rows = largest(held, job.plan.evaluation.batch, packs=job.forward.packs)
+    return working_memory(job.forward, rows, train=False).peak
 
 
 def _moments(job: Job) -> Payload:

@@ -46,7 +46,7 @@ def _memory(found: Estimate) -> list[Row]:
             f"with gradients and {plan.local.optimizer}'s state",
         ),
         ("activations", memory.activations, "of the largest micro-batch"),
-        ("logits", memory.logits, "of its supervised positions, loss, backward pass"),
+        ("logits", memory.logits, "what of them stands at once, loss, backward pass"),
         ("evaluation", memory.evaluation, "of its largest batch, while nothing trains"),
         ("server", memory.server + memory.step, "sums in fp64, copies of the adapter, its step"),
         ("process", memory.process, "Python, libraries, data"),

@@ -1,9 +1,8 @@
 """How much memory one micro-batch needs: the real forward and backward pass on tensors without values."""
 
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,41 +14,48 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fedit.train.encoded import Encoded
+from fedit.train.forward import Forward
 
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """A padded batch: `rows` × `length` positions, `supervised` of them predicted and learned."""
-
-    rows: int
-    length: int
-    supervised: int
-
-
-@dataclass(frozen=True, slots=True)
 class Working:
-    """Bytes alive when the output layer begins, and at the most from there on."""
+    """Bytes alive when the output layer begins, and at the most in the whole pass."""
 
     activations: int
     peak: int
 
 
-def largest(groups: Sequence[Sequence[Encoded]], size: int) -> Shape:
-    """The largest batch of `size` rows that could be drawn from one of the groups."""
-    shapes = []
+def largest(groups: Sequence[Sequence[Encoded]], size: int, *, packs: bool) -> list[Encoded]:
+    """The largest batch of `size` rows that could be drawn from one of the groups.
+
+    Largest is that of most tokens where rows are laid end to end (`packs`), else of most positions after
+    padding: the longest row and those with most to learn.
+    """
+    batches = []
     for rows in groups:
-        lengths = [len(row.ids) for row in rows]
-        learned = sorted((int(row.learn[1:].sum()) for row in rows), reverse=True)
-        shapes.append(Shape(min(size, len(rows)), max(lengths), sum(learned[:size])))
-    return max(shapes, key=lambda shape: (shape.rows * shape.length, shape.supervised))
+        longest, *others = sorted(rows, key=lambda row: len(row.ids), reverse=True)
+        if not packs:
+            others.sort(key=_supervised, reverse=True)
+        batches.append([longest, *others[: size - 1]])
+    return max(batches, key=lambda rows: (positions(rows, packs), sum(map(_supervised, rows))))
 
 
-def working_memory(model: nn.Module, shape: Shape, *, train: bool) -> Working:
+def positions(rows: Sequence[Encoded], packs: bool) -> int:
+    """Places in a batch of these rows, padding included where there is any."""
+    lengths = [len(row.ids) for row in rows]
+    return sum(lengths) if packs else len(lengths) * max(lengths)
+
+
+def _supervised(row: Encoded) -> int:
+    return int(row.learn[1:].sum())
+
+
+def working_memory(forward: Forward, rows: Sequence[Encoded], *, train: bool) -> Working:
     """What a pass over one batch allocates beside the model's own tensors, gradients included.
 
-    Every kernel is asked for the shapes of its results only, so `model` may lie on the meta device and
+    Every kernel is asked for the shapes of its results only, so the model may lie on the meta device and
     nothing is computed. Kernels are those of a CPU.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -59,12 +65,13 @@ def working_memory(model: nn.Module, shape: Shape, *, train: bool) -> Working:
         return made.requires_grad_(tensor.requires_grad and train)
 
     blanks: dict[int, Tensor] = {}
-    held = {n: blanks.setdefault(id(t), blank(t)) for n, t in slots(model).items()}
-    modes = [(module, module.training) for module in model.modules()]
-    model.train(train)
+    one_pass = Pass(replace(forward, device=_CPU))
+    held = {n: blanks.setdefault(id(t), blank(t)) for n, t in slots(one_pass).items()}
+    modes = [(module, module.training) for module in one_pass.modules()]
+    one_pass.train(train)
     try:
-        with fake, torch.set_grad_enabled(train), _Living() as living:
-            return _pass(model, held, shape, living, train)
+        with fake:
+            return measured(one_pass, held, rows)
     finally:
         for module, training in modes:
             module.training = training
@@ -79,32 +86,34 @@ def slots(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def _pass(
-    model: Any, held: dict[str, Tensor], shape: Shape, living: "_Living", train: bool
-) -> Working:
+class Pass(nn.Module):
+    """Losses of a batch and, in training, their backward pass, as a module whose tensors can be replaced."""
+
+    def __init__(self, forward: Forward):
+        super().__init__()
+        self.model, self._scoring = forward.model, forward
+
+    def forward(self, rows: Sequence[Encoded]) -> None:
+        """Make the pass."""
+        losses, _ = self._scoring.losses(rows)
+        if self.training:
+            losses.sum().backward()
+
+
+def measured(one_pass: Pass, held: Mapping[str, Tensor], rows: Sequence[Encoded]) -> Working:
+    """The bytes of a pass with `held` in the place of the model's own tensors."""
     before: list[int] = []
-    ids = torch.zeros((shape.rows, shape.length), dtype=torch.int64)
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
-    head = model.get_output_embeddings()
-    with head.register_forward_pre_hook(partial(_supervised, shape, living, before)):
-        logits = functional_call(model, held, (), given, tie_weights=False).logits[0]
-    targets = torch.zeros(shape.supervised, dtype=torch.int64)
-    loss = nn.functional.cross_entropy(logits.float(), targets, reduction="none").sum()
-    del logits
-    if train:
-        loss.backward()
+    head = one_pass.model.get_output_embeddings()
+    with (
+        torch.set_grad_enabled(one_pass.training),
+        Living() as living,
+        head.register_forward_pre_hook(lambda *_: before.append(living.now)),
+    ):
+        functional_call(one_pass, dict(held), (rows,), tie_weights=False)
     return Working(before[0], living.peak)
 
 
-def _supervised(
-    shape: Shape, living: "_Living", before: list[int], head: nn.Module, inputs: tuple[Tensor]
-) -> tuple[Tensor]:
-    """As many positions as are supervised; which ones makes no difference to their memory."""
-    before.append(living.now)
-    return (inputs[0].flatten(0, 1)[: shape.supervised].unsqueeze(0),)
-
-
-class _Living(TorchDispatchMode):
+class Living(TorchDispatchMode):
     """Bytes of the storages that operations have made and nobody has let go of: now, and at the most."""
 
     def __init__(self) -> None:

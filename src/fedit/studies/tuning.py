@@ -72,9 +72,16 @@ def _plan_jobs(study: Study, path: Path, changes: dict[str, Any]) -> Jobs:
 
 
 def tuned(study: Study, arm: str, parts: list[tuple[dict[str, Any], Table]]) -> dict[str, Any]:
-    """An arm's score with every value, the best by EM and then F1, and where that lies at an edge."""
+    """An arm's score with every value, the best by EM, F1 and loss in turn, and where that is an edge."""
     candidates = [{"changes": changes, **_scores(table, arm)} for changes, table in parts]
-    best = max(candidates, key=lambda one: (one["em"]["mean"] or 0.0, one["f1"]["mean"] or 0.0))
+    best = max(
+        candidates,
+        key=lambda one: (
+            one["em"]["mean"] or 0,
+            one["f1"]["mean"] or 0,
+            -(one["loss"]["mean"] or 0),
+        ),
+    )
     edges = []
     for key, values in study.tune.items():
         numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedit.train.encoded import Encoded
@@ -18,7 +19,7 @@ class Batch:
 
     ids: Tensor
     attention: Tensor
-    learn: Tensor
+    learn: NDArray[np.bool_]
 
     @property
     def supervised(self) -> int:
@@ -39,7 +40,7 @@ def collate(rows: Sequence[Encoded], pad: int) -> Batch:
     for i, row in enumerate(rows):
         n = len(row.ids)
         ids[i, :n], attention[i, :n], learn[i, :n] = row.ids, 1, row.learn
-    return Batch(torch.from_numpy(ids), torch.from_numpy(attention), torch.from_numpy(learn))
+    return Batch(torch.from_numpy(ids), torch.from_numpy(attention), learn)
 
 
 def token_losses(model: Any, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -48,22 +49,25 @@ def token_losses(model: Any, batch: Batch, device: torch.device) -> tuple[Tensor
     The output layer sees the supervised positions only: of the logits, most of the work in a small model
     with a large vocabulary, nothing is computed that is not learned.
     """
-    ids, learn = batch.ids.to(device), batch.learn.to(device)[:, 1:]
+    ids, length = batch.ids.to(device), batch.ids.shape[1]
+    rows, before = (torch.from_numpy(x).to(device) for x in batch.learn[:, 1:].nonzero())
     head = model.get_output_embeddings()
-    with head.register_forward_pre_hook(partial(_supervised, learn)):
+    with head.register_forward_pre_hook(partial(_supervised, rows, before - length)):
         output = model(input_ids=ids, attention_mask=batch.attention.to(device), use_cache=False)
     logits = output.logits[0]
-    losses = nn.functional.cross_entropy(logits.float(), ids[:, 1:][learn], reduction="none")
-    return losses, learn.nonzero()[:, 0]
+    losses = nn.functional.cross_entropy(logits.float(), ids[rows, before + 1], reduction="none")
+    return losses, rows
 
 
-def _supervised(learn: Tensor, head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+def _supervised(
+    rows: Tensor, before: Tensor, head: nn.Module, inputs: tuple[Tensor]
+) -> tuple[Tensor]:
     """Hidden states before each supervised token, [1, supervised, width].
 
     They are counted from the end: a model with virtual tokens puts more of them in front.
     """
     (hidden,) = inputs
-    return (hidden[:, -learn.shape[1] - 1 : -1][learn].unsqueeze(0),)
+    return (hidden[rows, before].unsqueeze(0),)
 
 
 def shuffled(

@@ -72,16 +72,23 @@ def pack(rows: Sequence[Encoded]) -> Packed:
 
 
 def make_forward(
-    model: Any, pad: int, device: torch.device, *, fused: bool, virtual: bool = False
+    model: Any,
+    pad: int,
+    device: torch.device,
+    *,
+    fused: bool,
+    virtual: bool = False,
+    tried: bool = True,
 ) -> Forward:
     """The fastest way through `model` that gives what its own code gives; with `fused` false that code.
 
     `virtual` says that an adapter puts tokens in front of each row. Every shortcut is tried on the model
-    itself, and left where it gives something else.
+    itself, and left where it gives something else; with `tried` false, for a model without weights, it is
+    taken wherever the model's form allows it.
     """
     if not fused:
         return Forward(model, pad, device)
-    fuse(model)
+    fuse(model, tried=tried)
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     takes_ours = getattr(
         base, "_can_set_attn_implementation", bool
@@ -89,7 +96,7 @@ def make_forward(
     if virtual or not takes_ours or base.config._attn_implementation != "sdpa":
         return Forward(model, pad, device)
     base.set_attn_implementation(attention.NAME)
-    packs, plain_head = _tried(model, device)
+    packs, plain_head = _tried(model, device) if tried else (True, _plain(model))
     if not packs:
         base.set_attn_implementation("sdpa")
         return Forward(model, pad, device)
@@ -121,9 +128,14 @@ def _tried(model: Any, device: torch.device) -> tuple[bool, bool]:
     finally:
         for module, training in modes:
             module.training = training
+    plain = _plain(model) and _close(logits, model.get_output_embeddings()(loud))
+    return _close(together, alone), plain
+
+
+def _plain(model: Any) -> bool:
+    """Whether the head is a frozen linear layer without a bias."""
     head = model.get_output_embeddings()
-    plain = type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
-    return _close(together, alone), plain and _close(logits, head(loud))
+    return type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
 
 
 def _read(

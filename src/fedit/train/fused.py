@@ -101,21 +101,22 @@ class Lora(Function):
         return dx, None, None, da, db, None
 
 
-def fuse(model: nn.Module) -> int:
+def fuse(model: nn.Module, *, tried: bool = True) -> int:
     """Give the parts of `model` that compute one of these functions the fast form; how many were found.
 
     A part is recognised by what it holds, and one of each kind is tried: only if it gives what its own code
     gives is it replaced. A weight that trains, a dropout and a quantised layer stay with their own code.
+    With `tried` false agreement is assumed, for a model on the meta device, which computes nothing.
     """
-    found, tried = 0, dict[Any, bool]()
+    found, agrees = 0, dict[Any, bool]()
     for module in model.modules():
         fast = _fast_form(module)
         if fast is None:
             continue
         kind = (type(module), fast, *(tuple(p.shape) for p in module.parameters()))
-        if kind not in tried:
-            tried[kind] = _agrees(module, fast)
-        if tried[kind]:
+        if kind not in agrees:
+            agrees[kind] = not tried or _agrees(module, fast)
+        if agrees[kind]:
             module.forward = MethodType(fast, module)
             found += 1
     return found
