@@ -33,6 +33,12 @@ ARCHITECTURES = {
     "mixtral": {**_LLAMA, "num_local_experts": 2},
 }
 
+OTHERS = {  # for what is theirs alone, not in the suite of every architecture
+    "llama4_text": {**_LLAMA, "head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": 64},
+    "doge": _LLAMA,
+    "lfm2": _LLAMA,
+}
+
 ADAPTERS = {
     "lora": Lora(rank=4, alpha=8),
     "rslora": Lora(rank=4, alpha=8, rslora=True),
@@ -48,7 +54,7 @@ PEFT_KINDS = ("lora", "rslora", "dora", "ia3", "prefix", "prompt")
 
 def made(kind: str = "llama", precision: str = "auto", **more) -> Base:
     """A base of this architecture on the CPU."""
-    config = {"model_type": kind, **ARCHITECTURES[kind], **more}
+    config = {"model_type": kind, **(ARCHITECTURES | OTHERS)[kind], **more}
     return load_base(Model(config=config, device="cpu", precision=precision), CORPUS)
 
 

@@ -66,6 +66,8 @@ def test_an_arm_is_the_plan_with_its_changes(tmp_path):
     ("changes", "said"),
     [
         ({"seed": [1]}, "unknown key 'seed': did you mean 'seeds'?"),
+        ({"federation": {}}, "unknown key 'federation': did you mean 'plan.federation'?"),
+        ({"seed": [1], "cliens": 2}, "did you mean 'seeds'?; unknown key 'cliens': did you mean"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [1, 1]}, "a seed stands there twice"),
         ({"clients": 0}, "must be a whole number ≥ 1, or all"),

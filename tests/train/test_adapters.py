@@ -341,3 +341,11 @@ def test_on_a_bf16_base_the_adapter_is_fp32(adapter):
     one.write(tree)
     assert same(one.read(), tree)
     assert logits(one.model).isfinite().all()
+
+
+def test_an_adapter_on_a_head_that_is_the_embedding_is_refused():
+    """Merged, it would change the embedding as well."""
+    plan = ADAPTERS["lora"].model_copy(update={"targets": ["q_proj", "lm_head"]})
+    with pytest.raises(InputError, match=r"adapter\.targets: lm_head shares its weights"):
+        attach(made("llama", tie_word_embeddings=True).model, plan, 0)
+    assert attach(made("llama", tie_word_embeddings=False).model, plan, 0).parameters

@@ -108,7 +108,7 @@ def adamw(decay=0.0):
 
 def sgd(momentum=0.0, decay=0.0):
     return lambda parameters: torch.optim.SGD(
-        parameters, lr=1.0, momentum=momentum, weight_decay=decay, fused=True
+        parameters, lr=1.0, momentum=momentum, weight_decay=decay
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedit.cli.app import AsJson, Words, app, calm_models
+from fedit.cli.app import AsJson, app, calm_models
 from fedit.core.errors import InputError
 from fedit.printable import printable
 
@@ -21,7 +21,10 @@ def study(
     recipe: Annotated[
         Path, typer.Argument(metavar="STUDY", help="study (YAML), or its folder with --resume")
     ],
-    changes: Words = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="changes, e.g. plan.federation.rounds=5"),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="study folder (default runs/NAME)")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="continue, or add seeds or arms")

@@ -26,15 +26,24 @@ class Section(BaseModel):
     @classmethod
     def _known_keys(cls, value: Any) -> Any:
         if isinstance(value, dict):
+            if unknown := [key for key in value if key not in cls.model_fields]:
+                hints = "; ".join(f"unknown key {key!r}: {cls._hint(str(key))}" for key in unknown)
+                raise ValueError(f"{hints} known here: {', '.join(cls.model_fields)}")
             for key, said in value.items():
-                if key not in cls.model_fields:
-                    close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                    hint = f"did you mean {close[0]!r}?" if close else "remove it;"
-                    known = ", ".join(cls.model_fields)
-                    raise ValueError(f"unknown key {key!r}: {hint} known here: {known}")
                 if isinstance(said, bool) and cls.model_fields[key].annotation is not bool:
                     raise ValueError(f"{key} takes no true or false (got {said})")
         return value
+
+    @classmethod
+    def _hint(cls, key: str) -> str:
+        """Where a key that is unknown here may belong."""
+        if close := difflib.get_close_matches(key, cls.model_fields, n=1):
+            return f"did you mean {close[0]!r}?"
+        for name, field in cls.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, Section) and key in inner.model_fields:
+                return f"did you mean {name + '.' + key!r}?"
+        return "remove it;"
 
 
 def named(key: str, default: str) -> BeforeValidator:

@@ -16,7 +16,7 @@ from fedit.core.errors import BrokenInvariant, FeditError, InputError
 LIVES = 3
 """Times a task is begun before the workers that die of it are no longer replaced."""
 
-_KINDS = {kind.__name__: kind for kind in (InputError, BrokenInvariant, FeditError)}
+_KINDS = {kind.__name__: kind for kind in (InputError, BrokenInvariant, FeditError, OSError)}
 
 Do = Callable[[Any], Any]
 """What an opened worker does with a task."""

@@ -6,11 +6,16 @@ import unicodedata
 _SPARED = "\n\t\u200c\u200d"  # breaks, and the joiners that some scripts and pictures need
 
 
+_NOTE = 20  # about the length of what is said of a cut, for less than which nothing is cut
+
+
 def visible(text: str, limit: int | None = None) -> str:
     """The text with every control, direction and unpaired character shown as a sign, cut at `limit`."""
-    cut = text if limit is None or len(text) <= limit else text[:limit]
+    if limit is not None and len(text) <= limit + _NOTE:
+        limit = None
+    cut = text if limit is None else text[:limit]
     shown = "".join(map(_sign, cut.replace("\r\n", "\n")))
-    if limit is not None and len(text) > limit:
+    if limit is not None:
         shown += f" … ({len(text) - limit:,} more characters)"
     return shown
 

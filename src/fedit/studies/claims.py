@@ -21,7 +21,8 @@ def headline(summary: Summary) -> str | None:
         parts.append(f"{percent(gain, unit=' EM', sign=True)} over {local}")
     if central := arms.get("central"):
         share = pair(summary, "ratios", fed, central)["f1"]
-        parts.append(f"{number(share, 2)} of {central}'s F1")
+        if share["mean"] is not None:
+            parts.append(f"{number(share, 2)} of {central}'s F1")
     start = f"{fed} {percent(scored['metrics']['all']['em'], unit=' EM')}"
     return f"{start}: {', '.join(parts)}" if parts else start
 

@@ -13,6 +13,9 @@ from fedit.studies.claims import headline, number, ordering, percent
 
 Summary = dict[str, Any]
 
+FEW = 50
+"""Items below which intervals from resampling say too much: without a right answer they have no width."""
+
 
 def tables(summary: Summary) -> Iterator[RenderableType]:
     """The arms, EM by label, the best and worst client alone, and what may be said."""
@@ -68,6 +71,10 @@ def spread_lines(summary: Summary) -> list[str]:
 def sentences(summary: Summary) -> list[str]:
     """The headline, and the order of the arms as far as the intervals show it."""
     lines = [line for line in (headline(summary), *ordering(summary)) if line]
+    if summary["items"] < FEW:
+        lines.append(
+            f"{summary['items']} items are few: intervals from resampling are then too narrow"
+        )
     if len(summary["seeds"]) == 1:
         lines.append("one seed: the intervals say nothing of other seeds")
     return lines

@@ -201,4 +201,12 @@ def _known(model: nn.Module, targets: list[str]) -> list[str]:
             raise InputError(
                 f"adapter.targets: no linear layer is called {target!r}; here are {', '.join(known)}"
             )
+    head, words = model.get_output_embeddings(), model.get_input_embeddings()  # type: ignore[operator]
+    if head is not None and getattr(head, "weight", None) is words.weight:
+        for name, module in model.named_modules():
+            if module is head and name.rsplit(".", 1)[-1] in targets:
+                raise InputError(
+                    f"adapter.targets: {name} shares its weights with the input embedding here, so an "
+                    "adapter on it cannot be merged into the base; leave it out"
+                )
     return targets

@@ -39,9 +39,7 @@ def attend(
     if strange := [name for name in _CHANGES_SCORES if options.get(name) is not None]:
         raise NotImplementedError(f"packed attention with {', '.join(strange)}")
     scale = options.get("scaling") or query.shape[-1] ** -0.5
-    window = options.get("sliding_window")
-    plain = window is None or max(lengths) <= window
-    if plain and query.device.type == "cpu" and not options.get("dropout"):
+    if query.device.type == "cpu" and not options.get("dropout"):
         found = Causal.apply(query[0], key[0], value[0], lengths, scale)  # type: ignore[no-untyped-call]
         return found.unsqueeze(0), None
     groups = query.shape[1] // key.shape[1]
@@ -51,8 +49,7 @@ def attend(
             query[:, :, own],
             key[:, :, own],
             value[:, :, own],
-            attn_mask=None if plain else _band(own.stop - own.start, window, query.device),
-            is_causal=plain,
+            is_causal=True,
             dropout_p=options.get("dropout", 0.0),
             scale=scale,
         )
@@ -117,9 +114,3 @@ def _examples(lengths: Sequence[int]) -> Iterator[slice]:
     for length in lengths:
         yield slice(first, first + length)
         first += length
-
-
-def _band(length: int, window: int | None, device: torch.device) -> Tensor:
-    """True where a token may look: at itself and what stands before it in the window."""
-    seen = torch.ones(length, length, dtype=torch.bool, device=device).tril_()
-    return seen if window is None else seen.triu_(1 - window)

@@ -135,7 +135,10 @@ class EncodedSet:
         listed = json.dumps([[one.where, one.reason] for one in self.unlearnable])
         known = {"key": key, "unlearnable": listed, "sha256": self._digest(listed)}
         temporary = path.with_name(f".{path.name}.tmp")
-        save_file(self._arrays(), temporary, known)
+        try:
+            save_file(self._arrays(), temporary, known)
+        except SafetensorError as error:  # a full disk
+            raise OSError(f"{temporary}: {error}") from None
         os.replace(temporary, path)
 
     @classmethod

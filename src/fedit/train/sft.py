@@ -127,7 +127,7 @@ def make_optimizer(plan: Local, parameters: list[torch.nn.Parameter]) -> torch.o
     fused = not parameters[0].is_meta  # those of an estimate are only counted
     if plan.optimizer == "sgd":
         return torch.optim.SGD(
-            parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=decay, fused=fused
+            parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=decay, foreach=True
         )
     return torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=decay, fused=fused)
 
@@ -171,5 +171,5 @@ def _remember(
     for key, tree in memory.items():
         for name, value in tree.items():
             if name in named:
-                place = "cpu" if key == "step" else named[name].device
+                place = named[name].device  # fused AdamW counts its steps there
                 optimizer.state[named[name]][key] = value.to(place, copy=True)
