@@ -428,3 +428,8 @@ def test_differences_reach_into_a_made_models_config():
         )
 
     assert differences(made(8), made(16)) == ["model.config.size: 8 → 16"]
+
+
+def test_a_study_given_as_a_recipe_is_told_from_one():
+    with pytest.raises(InputError, match=r"demo\.yaml: is a study.*fedit study"):
+        load_plan(Path(__file__).parent.parent / "recipes" / "demo.yaml")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedit.config import Plan
+from fedit.core.errors import InputError
 from fedit.recipe.checked import check
 from fedit.recipe.words import anchor_paths, change, override, read_tree
 
@@ -17,6 +18,8 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     """
     path = Path(path)
     tree = read_tree(path)
+    if "plan" in tree:
+        raise InputError(f"recipe {path}: is a study, as it has a plan of its own; use fedit study")
     for word in overrides:
         override(tree, word)
     anchor_paths(tree, path.parent)

@@ -31,7 +31,13 @@ COLOURS = 10
 CLIENTS_DRAWN = 60
 """Bars of a partition that are drawn; the table has them all."""
 
-_DASHES: list[Any] = ["-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (8, 3))]
+_DASHES: list[Any] = [
+    "-",
+    (0, (5, 2)),
+    (0, (6, 2, 1.5, 2)),
+    (0, (8, 3)),
+    (0, (3, 1)),
+]  # dots: training
 _MARKS = "osD^vP*X"
 Point = tuple[float, float]
 
@@ -69,8 +75,8 @@ def curves(
 
     figure, axes = _axes(11 if wide else 5.6, 3.9)
     entries: dict[str, Any] = {}
-    for number, one in enumerate(series):
-        ink, dash = colour(one.colour), _DASHES[number % len(_DASHES)]
+    for one in series:
+        ink, dash = colour(one.colour), _DASHES[one.colour % len(_DASHES)]
         if one.level:
             across = axes.axhline(one.mean[-1][1], color=ink, lw=1.6, ls=dash)
             entries[line(one.name, 24)] = across
@@ -79,7 +85,7 @@ def curves(
             axes.plot(*zip(*run, strict=True), color=ink, lw=0.7, alpha=0.3)
         if one.faint:
             axes.plot(*zip(*one.faint, strict=True), color=ink, lw=0.9, ls=":", alpha=0.65)
-        marks = {"marker": _MARKS[number % len(_MARKS)], "ms": 4.2, "mec": SURFACE, "mew": 0.6}
+        marks = {"marker": _MARKS[one.colour % len(_MARKS)], "ms": 4.2, "mec": SURFACE, "mew": 0.6}
         if one.mean:
             [drawn] = axes.plot(*zip(*one.mean, strict=True), color=ink, lw=2, ls=dash, **marks)
             entries[line(one.name, 24)] = drawn
