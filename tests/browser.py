@@ -1,4 +1,4 @@
-"""A real headless Chromium for tests of pages: import `browser` into a folder's conftest.py."""
+"""A real headless Chromium for tests of pages: tests/conftest.py gives every test `browser`."""
 
 import os
 import shutil

@@ -11,7 +11,6 @@ import torch
 from fedit.chat.models import Mount
 from fedit.config import Plan
 from fedit.recipe import load_plan, make_plan
-from tests.browser import browser  # noqa: F401 - a fixture
 from tests.tiny import CONFIG, finish, tiny
 
 ARMS = {

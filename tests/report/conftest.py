@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import browser  # noqa: F401 - a fixture
 from tests.report import made
 
 

@@ -256,7 +256,14 @@ def test_tuning_finds_the_best_value_and_warns_at_the_edge(tmp_path, monkeypatch
         tried = {one["changes"]["local.lr"]: one for one in arm["candidates"]}
         assert set(tried) == {1e-3, 1e-2}
         assert arm["edge"] == ["local.lr"]
-        best = max(tried, key=lambda lr: (tried[lr]["em"]["mean"], tried[lr]["f1"]["mean"]))
+        best = max(
+            tried,
+            key=lambda lr: (
+                tried[lr]["em"]["mean"],
+                tried[lr]["f1"]["mean"],
+                -tried[lr]["loss"]["mean"],
+            ),
+        )
         assert arm["best"] == {"local.lr": best}
         assert f"{arm['arm']}: {{" in result.stdout
     assert "at the edge of the grid" in result.stdout.replace("\n", " ")
