@@ -7,7 +7,8 @@ from rich.console import Console
 
 from fedit.core.messages import Failure, Order, Update
 from fedit.printable import printable
-from fedit.progress import Lines, Live, Watched, clock, display, size_text
+from fedit.progress import Lines, Live, Watched, clock, display
+from fedit.report.words import size
 from fedit.runner import Finished, Run
 from tests.tiny import tiny
 
@@ -17,7 +18,7 @@ def finished(**record) -> Finished:
 
 
 def test_sizes_and_times_read_well():
-    assert [size_text(n) for n in (0, 999, 1000, 3_188_480, 5e12)] == [
+    assert [size(n) for n in (0, 999, 1000, 3_188_480, 5e12)] == [
         "0 B",
         "999 B",
         "1.0 kB",

@@ -16,6 +16,7 @@ from fedit.core.messages import Client, Order, Reply, Update
 from fedit.core.seats import Answer, Engine
 from fedit.core.shares import told
 from fedit.printable import printable
+from fedit.report.words import size
 from fedit.runner import Finished, Run
 
 
@@ -178,7 +179,7 @@ class Live(Lines):
         loss = (
             f"loss {reply.metrics['loss']:.3f} · " if isinstance(reply, Update) else "no reply · "
         )
-        traffic = f"↑ {size_text(totals['bytes_up'])} ↓ {size_text(totals['bytes_down'])}"
+        traffic = f"↑ {size(totals['bytes_up'])} ↓ {size(totals['bytes_down'])}"
         self.progress.update(
             self._clients,
             advance=1,
@@ -234,24 +235,11 @@ def round_line(done: Finished, rounds: int, left: float | None) -> str:
             f"train loss {record['loss']:.4f}",
             f"{len(record['clients'])} of {len(record['cohort'])} clients",
             f"{record['tokens'] / train:,.0f} tok/s" if train else "",
-            f"↑ {size_text(record['bytes_up'])} ↓ {size_text(record['bytes_down'])}",
+            f"↑ {size(record['bytes_up'])} ↓ {size(record['bytes_down'])}",
         ]
     if left:
         parts.append(f"{clock(left)} left")
     return " · ".join(part for part in parts if part)
-
-
-def size_text(count: float) -> str:
-    """Bytes with a decimal unit.
-
-    >>> size_text(1_234_567)
-    '1.2 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def clock(seconds: float) -> str:

@@ -4,6 +4,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from fedit.estimating.estimate import Estimate
+from fedit.report.words import duration, size
 
 Row = tuple[str, str, str]
 """What, how much, and what is meant."""
@@ -111,31 +112,7 @@ def _time(found: Estimate) -> list[Row]:
         ),
         ("time in all", hours.total, "from about ten seconds of real steps on this machine"),
     ]
-    return [(name, span(count), what) for name, count, what in rows]
-
-
-def size(count: float) -> str:
-    """Bytes with a binary unit, as memory is told.
-
-    >>> size(1_572_864)
-    '1.5 MiB'
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} TiB"
-
-
-def span(seconds: float) -> str:
-    """A time in the unit that suits it.
-
-    >>> span(5400)
-    '1.5 h'
-    """
-    if seconds < 120:
-        return f"{seconds:,.1f} s"
-    return f"{seconds / 60:,.1f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+    return [(name, duration(count), what) for name, count, what in rows]
 
 
 def _short(count: float) -> str:

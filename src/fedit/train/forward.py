@@ -96,9 +96,8 @@ def make_forward(
         return Forward(model, pad, device)
     fuse(model, tried=tried)
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    takes_ours = getattr(
-        base, "_can_set_attn_implementation", bool
-    )()  # False before transformers had it
+    # A transformers that cannot tell cannot take it either.
+    takes_ours = getattr(base, "_can_set_attn_implementation", bool)()
     if virtual or not takes_ours or base.config._attn_implementation != "sdpa":
         return Forward(model, pad, device)
     base.set_attn_implementation(attention.NAME)
@@ -172,9 +171,7 @@ def _read(
         logits = model(
             input_ids=ids[None],
             position_ids=torch.from_numpy(row.positions).to(ids.device)[None],
-            attention_mask=torch.ones(
-                1, 1, 1, 1, dtype=torch.bool, device=ids.device
-            ),  # is left alone
+            attention_mask=torch.ones((1, 1, 1, 1), device=ids.device).bool(),  # four: left alone
             use_cache=False,
             lengths=row.lengths,
         ).logits[0]

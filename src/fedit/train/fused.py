@@ -141,8 +141,8 @@ def _plain_lora(layer: Any) -> bool:
     if type(layer.base_layer) is not nn.Linear or layer.lora_variant or len(layer.lora_A) != 1:
         return False
     (dropout,) = layer.lora_dropout.values()
-    (a,) = layer.lora_A.values()
-    return isinstance(dropout, nn.Identity) and a.bias is None
+    (a,), (b,) = layer.lora_A.values(), layer.lora_B.values()
+    return isinstance(dropout, nn.Identity) and a.bias is None and b.bias is None
 
 
 def _agrees(module: Any, fast: Any) -> bool:
