@@ -98,7 +98,8 @@ class Stopwatch:
 
 def measured(population: int, rows: Path) -> dict[str, Any]:
     """One population's figures: seconds of a start, ms a client, MiB."""
-    from fedit import build, make_plan
+    from fedit import make_plan
+    from fedit.build import job
     from fedit.records import peak_memory_mib
     from fedit.runner import Run
     from fedit.train.prompts import Encoder
@@ -119,7 +120,7 @@ def measured(population: int, rows: Path) -> dict[str, Any]:
     )
     watch = Stopwatch()
     for name, function in PARTS.items():
-        watch.around(build, function, name)
+        watch.around(job, function, name)
     watch.around(Encoder, "encode_all", "tokenise")
     watch.around(Supervised, "_step", "step")
     loaded = peak_memory_mib()

@@ -26,7 +26,7 @@ from fedit.train.adapters import Adapted, attach
 from fedit.train.batches import collate
 from fedit.train.encoded import Encoded
 from fedit.train.forward import make_forward
-from fedit.train.model import make_model, make_tokenizer
+from fedit.train.making import make_model, make_tokenizer
 from fedit.train.prompts import Encoder
 from fedit.train.sft import Supervised
 from fedit.train.templates import ALPACA

@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from fedit.data.microworld.corpus import corpus
 from fedit.data.microworld.probes import NEEDED, probes
 from fedit.evaluate.probing import passed
-from fedit.train.model import make_tokenizer
+from fedit.train.making import make_tokenizer
 
 LENGTH, ROWS, WARMUP = 192, 16, 60
 

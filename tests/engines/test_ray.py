@@ -229,7 +229,9 @@ def test_however_a_run_is_stopped_its_ray_ends(sent, tmp_path):
 
 
 def test_within_a_worker_of_a_study_clients_train_in_process(tmp_path, monkeypatch):
-    monkeypatch.setattr("fedit.build.current_process", lambda: type("P", (), {"daemon": True}))
+    monkeypatch.setattr(
+        "fedit.build.hosting.current_process", lambda: type("P", (), {"daemon": True})
+    )
     assert isinstance(build(tiny(tmp_path, engine="ray"), tmp_path).engine, InProcess)
 
 
@@ -237,7 +239,7 @@ def test_within_a_worker_of_a_study_clients_train_in_process(tmp_path, monkeypat
 
 
 def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("fedit.engines.ray.find_spec", lambda name: None)
+    monkeypatch.setattr("fedit.engines.cluster.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"engine ray needs ray; pip install 'fedit\[ray\]'"):
         next(run(tiny(tmp_path / "run", engine="ray")))
     assert not (tmp_path / "run").exists()

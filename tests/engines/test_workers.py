@@ -276,7 +276,9 @@ def test_a_run_on_workers_is_the_run_in_process(changes, tmp_path):
 
 def test_within_a_worker_of_a_study_clients_train_in_process(tmp_path, monkeypatch):
     """Such a worker is a daemon, and daemons may have no processes of their own."""
-    monkeypatch.setattr("fedit.build.current_process", lambda: type("P", (), {"daemon": True}))
+    monkeypatch.setattr(
+        "fedit.build.hosting.current_process", lambda: type("P", (), {"daemon": True})
+    )
     assert isinstance(build(tiny(tmp_path, engine=WORKERS), tmp_path).engine, InProcess)
 
 

@@ -12,7 +12,8 @@ from fedit.data.microworld.probes import NEEDED, probes
 from fedit.evaluate.loss import held_out_loss, overall
 from fedit.evaluate.probing import passed
 from fedit.train.forward import Forward
-from fedit.train.model import EMBEDDED, Base, load_base, make_model
+from fedit.train.making import make_model
+from fedit.train.model import EMBEDDED, Base, load_base
 from fedit.train.prompts import Encoder
 from tests.conftest import REPOSITORY
 

@@ -11,12 +11,12 @@ import torch
 
 from fedit.config import Lora, Model
 from fedit.core.errors import InputError
-from fedit.train import model as module
+from fedit.train import loading
 from fedit.train.adapters import attach
+from fedit.train.making import make_tokenizer
 from fedit.train.model import (
     fingerprint,
     load_base,
-    make_tokenizer,
     pick_device,
     pick_dtype,
 )
@@ -303,7 +303,7 @@ def test_trust_is_passed_on_as_the_plan_says(folder, monkeypatch, trusted):
 
         return from_pretrained
 
-    for loader in (module.AutoTokenizer, module.AutoModelForCausalLM):
+    for loader in (loading.AutoTokenizer, loading.AutoModelForCausalLM):
         monkeypatch.setattr(loader, "from_pretrained", spy(loader.from_pretrained))
     load(folder, **({"trust_remote_code": True} if trusted else {}))
     assert passed == [(trusted, None), (trusted, True)]

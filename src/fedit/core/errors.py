@@ -15,3 +15,9 @@ class InputError(FeditError):
 
 class BrokenInvariant(FeditError):
     """Something that must never happen did: not one client's failure, the run must stop."""
+
+
+def brief(error: Exception) -> str:
+    """Another library's error in one line of a message."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}{'…' * (len(text) > 300)}"

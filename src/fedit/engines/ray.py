@@ -1,32 +1,22 @@
-"""A crew of Ray actors, on this machine or over a cluster; the only module that knows Ray."""
+"""A crew of Ray actors, on this machine or over a cluster; the only module that imports Ray."""
 
-import logging
 import os
-import signal
 import socket
-import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fedit.core.errors import FeditError, InputError
+from fedit.core.errors import FeditError, InputError, brief
+from fedit.engines.cluster import connect, need_ray
 from fedit.engines.crew import LIVES, Crew, Died, Do, Duty, Result, Worker
 
 PATIENCE = 300.0
 """Seconds to wait for the cluster to give room to a first actor."""
 
-_REACHED_WITHIN = 10.0  # seconds; Ray itself tries for many minutes
 _TICK = 1.0  # seconds between two looks at what room there is
-
-
-def need_ray() -> None:
-    """Raises InputError naming the extra to install where Ray is missing."""
-    if find_spec("ray") is None:
-        raise InputError("engine ray needs ray; pip install 'fedit[ray]'")
 
 
 class Actor(Worker):
@@ -52,7 +42,7 @@ class Actor(Worker):
         except self._ray.exceptions.RayTaskError:
             raise  # a defect: `Duty` lets no error of a task through
         except self._ray.exceptions.RayError as error:
-            raise Died(_brief(error)) from None
+            raise Died(brief(error)) from None
 
 
 class Actors(Crew):
@@ -103,7 +93,7 @@ class Actors(Crew):
         self._ray = ray
         self._ours = not ray.is_initialized()
         if self._ours:
-            _connect(ray, self._address)
+            connect(ray, self._address)
         self._joined, self._lost = True, 0
         self._mark.parent.mkdir(parents=True, exist_ok=True)
         self._mark.touch()
@@ -189,7 +179,7 @@ class Actors(Crew):
                     self._lost += 1
                     if self._lost >= LIVES * max(1, self._room()):
                         raise FeditError(
-                            f"engine: actors die before they begin: {_brief(error)}; every machine of the "
+                            f"engine: actors die before they begin: {brief(error)}; every machine of the "
                             "cluster needs the same fedit and Python"
                         ) from None
             found = self._ray.wait(list(called), timeout=0)[0] if called else []
@@ -228,46 +218,3 @@ class _Sighted:
                 "see this folder; all must share it under this path, over NFS for instance"
             )
         return self.opened()
-
-
-def _connect(ray: Any, address: str | None) -> None:
-    if address and address != "auto":
-        _reach(address.removeprefix("ray://"))
-    try:
-        with _own_sigterm():
-            ray.init(
-                address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({} if address else {"include_dashboard": False}),
-            )
-    except Exception as error:  # many kinds: no cluster, another version, a missing part of Ray
-        raise InputError(
-            f"engine.address: no Ray cluster can be joined at {address or 'this machine'} "
-            f"({_brief(error)}); give the host:port that `ray start --head` tells, or leave it out"
-        ) from None
-
-
-def _reach(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _REACHED_WITHIN).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"engine.address: {address} cannot be reached ({error}); give the host:port that "
-            "`ray start --head` tells, or leave it out to use this machine alone"
-        ) from None
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep what SIGTERM does here, which Ray replaces."""
-    heard = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, heard)
-
-
-def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}{'…' * (len(text) > 300)}"

@@ -1,0 +1,138 @@
+"""Where a run's clients live: in this process, or on workers of this machine or a cluster."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import current_process
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedit import config
+from fedit.build.model import adapt, forward_of, make_base, trains_base
+from fedit.build.words import make_algorithm
+from fedit.config import Plan
+from fedit.core.client import answer
+from fedit.core.errors import BrokenInvariant
+from fedit.core.messages import Client
+from fedit.core.seats import Algorithm, Engine
+from fedit.engines.crew import Crew
+from fedit.engines.homes import Homes
+from fedit.engines.host import Host
+from fedit.engines.inprocess import Answer, InProcess, through_bytes
+from fedit.engines.processes import Processes, available_cores
+from fedit.engines.ray import Actors
+from fedit.engines.workers import Workers
+from fedit.report.folder import TOKENS
+from fedit.train.adapters import Adapted
+from fedit.train.encoded import EncodedRows, EncodedSet
+from fedit.train.forward import Forward
+from fedit.train.lending import Lent, lend
+from fedit.train.model import Base
+from fedit.train.sft import Supervised
+
+PRELOAD = ("fedit.build",)
+"""Modules that workers share."""
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """All that makes the clients' side of a run, here or on a worker, to which it travels.
+
+    `shares` are the places of each client's rows among the tokens in the run's `folder`; `lent` is the
+    base, None where each worker has to load its own.
+    """
+
+    plan: Plan
+    folder: Path
+    shares: dict[str, NDArray[np.int64]]
+    pad: int
+    lent: Lent | None = None
+
+    def __call__(self) -> Host:
+        """A worker's host, with a model of its own on shared weights."""
+        model = self.lent.open_model() if self.lent else make_base(self.plan)[0].model
+        adapted, algorithm = adapt(self.plan, model), make_algorithm(self.plan.algorithm)
+        device = next(adapted.model.parameters()).device
+        forward = forward_of(self.plan, adapted, self.pad, device)
+        encoded = EncodedSet.open(self.folder / TOKENS[0])
+        if encoded is None:
+            raise BrokenInvariant(
+                f"{self.folder / TOKENS[0]}: was damaged since the run was opened"
+            )
+        trainer = self.trainer(adapted, forward, encoded)
+        return Host(self.clients(trainer, algorithm, (), alone=False), algorithm)
+
+    def on(self, device: str) -> "Hosting":
+        """The same for workers elsewhere: on that device, with the folder's whole path."""
+        model = self.plan.model.model_copy(update={"device": device})
+        plan = self.plan.model_copy(update={"model": model})
+        return replace(self, plan=plan, folder=self.folder.absolute())
+
+    def trainer(self, adapted: Adapted, forward: Forward, encoded: EncodedSet) -> Supervised:
+        """The clients' trainer on a model in this process."""
+        rows: dict[str, EncodedRows] = {c: encoded.select(p) for c, p in self.shares.items()}
+        local, rounds = self.plan.local, self.plan.federation.rounds
+        return Supervised(adapted, rows, local, rounds, forward)
+
+    def clients(
+        self,
+        trainer: Supervised,
+        algorithm: Algorithm[Any],
+        population: Sequence[Client],
+        *,
+        alone: bool,
+    ) -> InProcess:
+        """The clients in this process."""
+        reply: Answer = partial(answer, trainer=trainer, algorithm=algorithm)
+        if self.plan.engine.kind == "loopback":
+            reply = through_bytes(reply)
+        homes = Homes(self.folder / "homes", alone=alone)
+        return InProcess(reply, population, homes, self.plan.federation.dropout)
+
+
+def make_engine(
+    hosting: Hosting,
+    trainer: Supervised,
+    algorithm: Algorithm[Any],
+    population: Sequence[Client],
+    *,
+    spread: bool,
+) -> Engine:
+    """The engine of that name, in this process unless clients are `spread` over workers.
+
+    The trainer is for clients here. Raises InputError where a cluster cannot be reached.
+    """
+    if not spread:
+        return hosting.clients(trainer, algorithm, population, alone=True)
+    how = hosting.plan.engine
+    crew: Crew
+    if isinstance(how, config.Ray):
+        crew = Actors(
+            hosting.on("cuda" if how.gpus else "cpu"),
+            hosting.folder,
+            address=how.address,
+            cpus=how.cpus,
+            gpus=how.gpus,
+            most=how.actors,
+        )
+    else:
+        assert isinstance(how, config.Workers)
+        crew = Processes(how.processes or available_cores(), hosting, PRELOAD)
+    return Workers(crew, population, Homes(hosting.folder / "homes", alone=False))
+
+
+def on_workers(plan: Plan) -> bool:
+    """Whether clients train on workers; in a study's worker they do not, which is one among others."""
+    return plan.engine.kind in ("workers", "ray") and not current_process().daemon
+
+
+def lend_to_workers(plan: Plan, base: Base) -> Lent | None:
+    """The base as workers take it over; None where each has to load its own."""
+    if trains_base(plan):
+        return None
+    if not isinstance(plan.engine, config.Ray):
+        return lend(base)
+    return None if plan.engine.gpus else lend(base, shared=False)

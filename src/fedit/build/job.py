@@ -1,0 +1,118 @@
+"""A run's parts, loaded and checked."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fedit import config
+from fedit.build.hosting import PRELOAD, Hosting, lend_to_workers, make_engine, on_workers
+from fedit.build.model import forward_of, make_adapter, make_base
+from fedit.build.words import make_algorithm, make_policy
+from fedit.config import Plan
+from fedit.core.errors import InputError
+from fedit.core.messages import Client
+from fedit.core.rounds import Policy
+from fedit.core.seats import Algorithm, Engine
+from fedit.corpus import (
+    Held,
+    cut_notes,
+    divide,
+    division_notes,
+    held_rows,
+    read_data,
+    share_out,
+    taking_part,
+)
+from fedit.data.partition import Parts
+from fedit.engines.processes import warm_up
+from fedit.engines.cluster import need_ray
+from fedit.report.folder import TOKENS
+from fedit.train.adapters import Adapted
+from fedit.train.forward import Forward
+from fedit.train.kept import encoded_in
+from fedit.train.model import Base
+from fedit.train.prompts import Encoder
+from fedit.train.sft import Supervised
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a run needs, loaded and checked; of the data, tokens and the hash of each file."""
+
+    plan: Plan
+    base: Base
+    adapted: Adapted
+    forward: Forward
+    encoder: Encoder
+    hashes: dict[str, str]
+    parts: Parts
+    algorithm: Algorithm[Any]
+    policy: Policy
+    engine: Engine
+    trainer: Supervised
+    test: Held
+    validation: Held
+    notes: list[str]
+
+
+def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = False) -> Job:
+    """Load and check everything; cheap refusals come before the model. Raises InputError.
+
+    `lent` is the base of the plan's model section, where it is loaded already. With `blank` its weights
+    are left out: everything can be counted and nothing run.
+    """
+    spread = on_workers(plan) and not blank
+    if spread and plan.engine.kind == "ray":
+        need_ray()
+    elif spread:
+        warm_up(PRELOAD)  # imports there while data and base are read here
+    corpus = read_data(plan)
+    parts = taking_part(divide(plan, corpus.train), plan.federation.only)
+    _reachable(plan.federation, len(parts.rows))
+    base, encoder = make_base(plan, lent, blank=blank)
+    shared = lend_to_workers(plan, base) if spread else None
+    adapted = make_adapter(plan, base)
+    forward = forward_of(plan, adapted, encoder.pad_id, base.device, blank=blank)
+    dealt = sorted(row for rows in parts.rows.values() for row in rows)
+    encode = partial(encoded_in, encoder=encoder, tokenizer=base.tokenizer, template=plan.template)
+    train_file, test_file = (folder / name for name in TOKENS)
+    encoded = encode(train_file, [corpus.train[row] for row in dealt])
+    tested = encode(test_file, corpus.test[: plan.evaluation.limit])
+    shares, held = share_out(plan, parts, encoded, dealt)
+    algorithm = make_algorithm(plan.algorithm)
+    supervised = encoded.supervised
+    population = [
+        Client(client, len(share), int(supervised[share].sum())) for client, share in shares.items()
+    ]
+    lending = shared.bare() if shared else None
+    hosting = Hosting(plan, folder, shares, encoder.pad_id, lending)
+    trainer = hosting.trainer(adapted, forward, encoded)
+    return Job(
+        plan,
+        base,
+        adapted,
+        forward,
+        encoder,
+        corpus.hashes,
+        parts,
+        algorithm,
+        make_policy(plan.federation),
+        make_engine(hosting, trainer, algorithm, population, spread=spread),
+        trainer,
+        held_rows(tested, corpus.test, plan.evaluation.by),
+        held,
+        corpus.notes
+        + division_notes(parts)
+        + cut_notes("training", encoded)
+        + cut_notes("test", tested),
+    )
+
+
+def _reachable(plan: config.Federation, clients: int) -> None:
+    for key, amount in (("cohort", plan.cohort), ("minimum", plan.minimum)):
+        if isinstance(amount, int) and amount > clients:
+            raise InputError(
+                f"federation.{key}: {amount} is more than the {clients} clients there are; "
+                "lower it, or give a share such as 0.5"
+            )

@@ -1,0 +1,45 @@
+"""A plan's words, each of which becomes an object here and nowhere else."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fedit import config
+from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.fedprox import fedprox
+from fedit.core.rounds import Policy
+from fedit.core.seats import Algorithm, Select
+from fedit.selection import samplers, weights
+from fedit.train.templates import ALPACA, PLAIN, VICUNA, Custom, Template
+
+
+def make_template(plan: config.Template) -> Template | None:
+    """The template of that name; None for "chat", which the tokenizer brings. Raises InputError."""
+    if plan.name == "own":
+        assert plan.prompt is not None  # the plan was checked
+        answer_format = "{response}" if plan.answer is None else plan.answer
+        return Custom(plan.prompt, plan.prompt_without_context, answer_format)
+    return {"alpaca": ALPACA, "vicuna": VICUNA, "plain": PLAIN, "chat": None}[plan.name]
+
+
+def make_algorithm(plan: config.Algorithm) -> Algorithm[Any]:
+    """The algorithm of that name."""
+    if isinstance(plan, config.FedProx):
+        return fedprox(plan.mu)
+    return fedavg()
+
+
+def make_policy(plan: config.Federation) -> Policy:
+    """Sampler, weights and limits of a round."""
+    kinds: dict[str, Callable[[int | float], Select]] = {
+        "uniform": samplers.Uniform,
+        "multinomial": samplers.Multinomial,
+        "poisson": samplers.Poisson,
+    }
+    measure = {
+        "examples": weights.by_examples,
+        "tokens": weights.by_tokens,
+        "uniform": weights.equally,
+    }[plan.weights]
+    weigh = weights.Unbiased if plan.unbiased else weights.Renormalised
+    sampler = kinds[plan.sampler](plan.cohort)
+    return Policy(sampler, weigh(measure, plan.weight_cap), plan.minimum, plan.attempts)
