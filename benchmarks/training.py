@@ -1,13 +1,15 @@
 """Local training against the usual ways and the limit: python benchmarks/training.py [--shape tiny]
 
 Real Alpaca rows ($FEDIT_SHARED or ../shared), LoRA r=8 on q, k, v, o, batches of 8, rows of at most 512
-tokens. The ways take turns; what is printed are medians of real tokens a second, padding not counted.
+tokens. The ways take turns; what is printed are medians of real tokens a second, padding not counted. The
+last way is whole rounds of a run with as many one-thread workers as there are cores, six clients a round.
 """
 
 import argparse
 import os
 import platform
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fedit import Run, make_plan
 from fedit.config import Local, Lora
 from fedit.core.messages import Order
 from fedit.data.sources import read_source
@@ -50,6 +53,7 @@ SHAPES = {
     },
 }
 LORA = Lora(rank=8, alpha=16, targets=["q_proj", "k_proj", "v_proj", "o_proj"])
+ROWS = "data/alpaca/alpaca_en_1k.json"
 BATCH, CPU = 8, torch.device("cpu")
 Way = Callable[[Sequence[Encoded]], None]
 
@@ -62,7 +66,7 @@ def main() -> None:
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     shared = Path(os.environ.get("FEDIT_SHARED", "../shared"))
-    examples = read_source(str(shared / "data/alpaca/alpaca_en_1k.json")).examples
+    examples = read_source(str(shared / ROWS)).examples
     texts = (turn.text + " " + turn.context for one in examples for turn in one.turns)
     tokenizer = make_tokenizer(texts, SHAPES[asked.shape]["vocab_size"])
     rows = Encoder(tokenizer, ALPACA, 512).encode_all(examples).encoded
@@ -79,11 +83,16 @@ def main() -> None:
         "fedit, fp32": ours(adapted(torch.float32), pad),
         "fedit, bf16": ours(adapted(torch.bfloat16), pad),
     }
+    folder = tempfile.mkdtemp()
+    tokenizer.save_pretrained(f"{folder}/tokenizer")
+    run = open_run(asked, str(shared / ROWS), folder)
+    rounds, whole = run.rounds(), f"fedit run, bf16, {run.plan.engine.processes} workers"
+    next(rounds)  # the untrained start
     size = sum(p.numel() for p in adapted(torch.float32).model.parameters()) - vocabulary(
         asked.shape
     )
     print(f"{date.today()}, {platform.processor() or platform.machine()}, {cores} threads")
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, list[float]] = {name: [] for name in (*ways, whole)}
     rates = []
     for turn in range(-1, asked.repetitions):  # the first is for warming up
         mine = rows[BATCH * asked.steps * (turn + 1) :][: BATCH * asked.steps]
@@ -94,6 +103,11 @@ def main() -> None:
             way(mine)
             if turn >= 0:
                 found[name].append(tokens / (time.perf_counter() - began))
+        began = time.perf_counter()
+        trained = next(rounds).record["tokens"]
+        if turn >= 0:
+            found[whole].append(trained / (time.perf_counter() - began))
+    run.__exit__()
     limit = statistics.median(rates) / (4 * size)
     usual = statistics.median(next(iter(found.values())))
     print(
@@ -104,6 +118,26 @@ def main() -> None:
         middle = statistics.median(values)
         print(f"{name:38s} {middle:5.0f} {middle / usual:9.2f} {middle / limit:12.0%}")
     agreement(adapted, rows[: BATCH * 4], pad)
+
+
+def open_run(asked: argparse.Namespace, rows: str, folder: str) -> Run:
+    """A run of the same shape on the same rows, its clients on workers."""
+    plan = {
+        "model": {
+            "config": {"model_type": "llama", **SHAPES[asked.shape]},
+            "tokenizer": f"{folder}/tokenizer",
+            "precision": "bf16",
+        },
+        "adapter": LORA.model_dump(),
+        "data": {"train": rows, "holdout": {"size": 8}},
+        "partition": {"by": "iid", "clients": 6},
+        "federation": {"rounds": asked.repetitions + 2},
+        "local": {"steps": asked.steps, "batch": BATCH, "lr": 1e-4},
+        "evaluation": {"every": 1000},
+        "engine": {"kind": "workers", "processes": os.cpu_count()},
+        "output": f"{folder}/run",
+    }
+    return Run(make_plan(plan))
 
 
 def vocabulary(shape: str) -> int:
