@@ -169,6 +169,29 @@ def test_what_changes_scores_in_a_way_unknown_is_refused():
         attention.attend(torch.nn.Identity(), states, states, states, None, (2, 3), softcap=30.0)
 
 
+@pytest.mark.parametrize("block", [1, 3, 5, 8, 9, 100])
+def test_attention_in_blocks_is_attention(block, monkeypatch):
+    monkeypatch.setattr(attention, "_BLOCK", block)
+    rng, lengths = torch.Generator().manual_seed(0), (8, 1, 9, 3)
+    q, k, v = (torch.randn(heads, 21, 4, generator=rng, dtype=torch.float64) for heads in (6, 2, 2))
+    inputs = [t.requires_grad_() for t in (q, k, v)]
+    found = attention.Causal.apply(*inputs, lengths, 0.3)
+    parts = []
+    for own in attention._examples(lengths):
+        whole = (q[:, own], k[:, own].repeat_interleave(3, 0), v[:, own].repeat_interleave(3, 0))
+        parts.append(
+            torch.nn.functional.scaled_dot_product_attention(*whole, is_causal=True, scale=0.3)
+        )
+    wanted, way = torch.cat(parts, 1).transpose(0, 1), torch.randn(21, 6, 4, generator=rng)
+    torch.testing.assert_close(found, wanted)
+    for mine, usual in zip(
+        torch.autograd.grad(found, inputs, way.double()),
+        torch.autograd.grad(wanted, inputs, way.double()),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, usual)
+
+
 def test_a_dropout_leaves_lora_to_its_own_code():
     one = adapted("llama", "lora")
     layer = next(m for m in one.model.modules() if hasattr(m, "lora_dropout"))

@@ -62,6 +62,10 @@ AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
+_BLOCK = 128
+"""Queries at once: what comes after the last of them is left out, and a block's scores fit the cache."""
+
+
 class Causal(Function):
     """softmax(s Q Kᵀ + causal mask) V of each example, with Q [heads, tokens, width] (arXiv 1706.03762).
 
@@ -78,8 +82,8 @@ class Causal(Function):
         ctx.lengths, ctx.scale = lengths, scale
         heads, tokens, width = q.shape
         out = q.new_empty(tokens, heads, width)
-        for own in _examples(lengths):
-            found = _probabilities(q[:, own], k[:, own]) @ v[:, own]
+        for own, seen, _ in _blocks(lengths):
+            found = _probabilities(q[:, own], k[:, seen]) @ v[:, seen]
             out[own] = found.view(heads, -1, width).transpose(0, 1)
         return out
 
@@ -88,23 +92,30 @@ class Causal(Function):
         q, k, v = ctx.saved_tensors
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         (heads, _, width), groups = q.shape, k.shape[0]
-        for own in _examples(ctx.lengths):
-            p = _probabilities(q[:, own], k[:, own])
+        for own, seen, whole in reversed(list(_blocks(ctx.lengths))):
+            p = _probabilities(q[:, own], k[:, seen])
             do = dout[own].transpose(0, 1).reshape(groups, -1, width)
-            dv[:, own] = p.transpose(1, 2) @ do
-            dp = do @ v[:, own].transpose(1, 2)
+            dp = do @ v[:, seen].transpose(1, 2)
             ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-            dq[:, own] = (ds @ k[:, own]).view(heads, -1, width)
-            dk[:, own] = ds.transpose(1, 2) @ q[:, own].reshape(groups, -1, width)
+            dq[:, own] = (ds @ k[:, seen]).view(heads, -1, width)
+            mine = q[:, own].reshape(groups, -1, width)
+            if whole:  # the first of its example to come
+                dk[:, seen], dv[:, seen] = ds.transpose(1, 2) @ mine, p.transpose(1, 2) @ do
+            else:
+                dk[:, seen] += ds.transpose(1, 2) @ mine
+                dv[:, seen] += p.transpose(1, 2) @ do
         return dq.mul_(ctx.scale), dk, dv, None, None
 
 
 def _probabilities(q: Tensor, k: Tensor) -> Tensor:
-    """[key heads, group · tokens, tokens]: the query heads of a group stand below each other."""
-    (heads, length, width), groups = q.shape, k.shape[0]
+    """[key heads, group · queries, keys]: the query heads of a group stand below each other.
+
+    The queries are the last of the keys' tokens.
+    """
+    (heads, length, width), (groups, seen, _) = q.shape, k.shape
     scores = q.reshape(groups, -1, width) @ k.transpose(1, 2)
     later = torch.full((length, length), -torch.inf, dtype=q.dtype).triu_(1)
-    scores.view(groups, heads // groups, length, length).add_(later)
+    scores.view(groups, heads // groups, length, seen)[..., seen - length :].add_(later)
     return scores.softmax(-1)
 
 
@@ -114,3 +125,11 @@ def _examples(lengths: Sequence[int]) -> Iterator[slice]:
     for length in lengths:
         yield slice(first, first + length)
         first += length
+
+
+def _blocks(lengths: Sequence[int]) -> Iterator[tuple[slice, slice, bool]]:
+    """Queries, the keys that they see, and whether these are all of the example's."""
+    for own in _examples(lengths):
+        for first in range(own.start, own.stop, _BLOCK):
+            end = min(first + _BLOCK, own.stop)
+            yield slice(first, end), slice(own.start, end), end == own.stop
