@@ -25,8 +25,8 @@ from fedit.corpus import (
     taking_part,
 )
 from fedit.data.partition import Parts
-from fedit.engines.processes import warm_up
 from fedit.engines.cluster import need_ray
+from fedit.engines.processes import warm_up
 from fedit.report.folder import TOKENS
 from fedit.train.adapters import Adapted
 from fedit.train.forward import Forward

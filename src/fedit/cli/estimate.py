@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -25,9 +26,10 @@ def estimate(
     calm_models()
     if not as_json:
         print("counting …" if not calibrate else "counting and timing …", file=sys.stderr)
+    began = time.perf_counter()
     from fedit.estimating.estimate import estimate as take
 
-    found = take(plan, calibrated=calibrate)
+    found = take(plan, calibrated=calibrate, libraries=time.perf_counter() - began)
     if as_json:
         print(json.dumps(found.to_dict(), ensure_ascii=False))
         return

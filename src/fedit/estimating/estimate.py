@@ -95,19 +95,20 @@ class Estimate:
         }
 
 
-def estimate(plan: Plan, *, calibrated: bool = True) -> Estimate:
+def estimate(plan: Plan, *, calibrated: bool = True, libraries: float = 0.0) -> Estimate:
     """Say what a run of the plan will take: parameters, memory, tokens, FLOPs, bytes and seconds.
 
     Data, partition and tokenizer are read, and of the base its configuration. Where `calibrated`, the
     weights are loaded as well, and real steps are timed for about ten seconds; that is left out, with a
-    note, where they would not fit into this machine's memory. Nothing is written. Raises InputError.
+    note, where they would not fit into this machine's memory. `libraries` are the seconds that a run takes
+    before it begins to load. Nothing is written. Raises InputError.
     """
     with TemporaryDirectory() as folder:  # for the tokens
-        return _estimated(plan, Path(folder), calibrated)
+        return _estimated(plan, Path(folder), calibrated, libraries)
 
 
-def _estimated(plan: Plan, folder: Path, calibrated: bool) -> Estimate:
-    began = time.perf_counter()
+def _estimated(plan: Plan, folder: Path, calibrated: bool, libraries: float) -> Estimate:
+    began = time.perf_counter() - libraries
     job = build(plan, folder, blank=True)
     loading = time.perf_counter() - began
     base, tree = (

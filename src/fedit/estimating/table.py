@@ -98,7 +98,7 @@ def _time(found: Estimate) -> list[Row]:
     if hours is None:
         return [("time", "not timed", "")]
     rows = [
-        ("loading", hours.loading, "data, tokens, base"),
+        ("loading", hours.loading, "libraries, data, tokens, base"),
         (
             "training",
             hours.training,
