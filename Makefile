@@ -47,7 +47,7 @@ wheel: install  ## build the wheel into dist/ and import every module of it
 
 check: lint types contract test wheel  ## everything a change must pass
 
-bench: install  ## print every figure of benchmarks/ (twenty minutes), also into build/bench.txt
+bench: install  ## print every figure of benchmarks/ (half an hour), also into build/bench.txt
 	PYTHON=$(BIN)/python scripts/bench.sh
 
 lock:  ## make constraints.txt anew from the newest releases that fit

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prints every figure that benchmarks/ can measure here, one script after another, and keeps them in build/bench.txt.
-# Takes about twenty minutes; figures mean something on a machine that does nothing else. $PYTHON runs the scripts.
+# Takes about half an hour; figures mean something on a machine that does nothing else. $PYTHON runs the scripts.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p build
