@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import fedit
-from fedit import InputError, build, run
+from fedit import InputError, run
+from fedit.build import job
 from fedit.core.rounds import TooFewReplies
 from fedit.runner import Run
 from tests.tiny import adapter_bytes, finish, journal, tiny
@@ -152,9 +153,9 @@ def test_a_refused_run_leaves_nothing_behind(tmp_path):
 
 def test_a_run_refused_after_its_rows_were_tokenised_leaves_nothing_behind(tmp_path, monkeypatch):
     kept = []
-    real = build.held_rows
+    real = job.held_rows
     monkeypatch.setattr(
-        build,
+        job,
         "held_rows",
         lambda *given: kept.extend(tmp_path.rglob("t*.safetensors")) or real(*given),
     )
