@@ -72,7 +72,7 @@ def one_round(clients: int, tree: Tree, updates: list[Tree]) -> State:
     total = algorithm.combine.start(order)
     for share in shares(replies, order, algorithm):
         total = algorithm.combine.merge(total, share.total)
-    return algorithm.server.step(State(0, order.public), total)
+    return algorithm.server.step(State(0, order.public), total, order)
 
 
 def timed(do: Callable[[], object]) -> float:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from fedit import Run, make_plan
 from fedit.config import Local, Lora
 from fedit.core.messages import Order
+from fedit.core.seats import Aim
 from fedit.data.sources import read_source
 from fedit.train.adapters import Adapted, attach
 from fedit.train.batches import collate
@@ -205,7 +206,7 @@ def ours(one: Adapted, pad: int, fused: bool = True) -> Way:
 
     def way(rows: Sequence[Encoded]) -> None:
         trainer = replace(usual, examples={"client": rows})
-        trainer.fit("client", Order(0, 0, 0, {}, {"client": 1.0}, names, names), start, None, {})
+        trainer.fit("client", Order(0, 0, 0, {}, {"client": 1.0}, names, names), start, Aim(), {})
 
     return way
 
@@ -217,7 +218,7 @@ def agreement(adapted: Callable[[torch.dtype], Adapted], rows: Sequence[Encoded]
         one = adapted(precision)
         start, names = one.read(), frozenset(one.parameters)
         order = Order(0, 0, 0, {}, {"client": 1.0}, names, names)
-        fit = supervised(one, pad, rows, fused).fit("client", order, start, None, {})
+        fit = supervised(one, pad, rows, fused).fit("client", order, start, Aim(), {})
         moved = torch.cat([(t - start[n]).flatten() for n, t in fit.fitted.items()])
         results.append((fit.metrics["loss"], moved))
     (loss, wanted), *others = results

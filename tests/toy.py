@@ -14,7 +14,7 @@ from fedit.core.client import answer
 from fedit.core.errors import BrokenInvariant
 from fedit.core.messages import Client, Order, Payload
 from fedit.core.rounds import Policy, Round, rounds
-from fedit.core.seats import Algorithm, Answer, Fit, Pull
+from fedit.core.seats import Aim, Algorithm, Answer, Fit
 from fedit.core.seeds import stream
 from fedit.core.shares import cut
 from fedit.core.tree import Tree
@@ -42,24 +42,38 @@ class ToyTrainer:
     targets: Mapping[str, Tree]
     keep: bool = False
     fitted: list[tuple[str, int]] = field(default_factory=list)
+    steps: int = STEPS
 
-    def fit(
-        self, client: str, order: Order, start: Tree, pull: Pull | None, memory: Payload
-    ) -> Fit:
+    momentum: float = 0.5
+
+    def fit(self, client: str, order: Order, start: Tree, aim: Aim, memory: Payload) -> Fit:
         self.fitted.append((client, order.round))
-        rng = torch.Generator().manual_seed(stream(order.seed, order.round, order.attempt, client))
+        again = [aim.again] if aim.again else []
+        seed = stream(order.seed, order.round, order.attempt, client, *again)
+        rng = torch.Generator().manual_seed(seed)
+        trains = sorted(order.trains if aim.trains is None else aim.trains)
         now = {name: value.clone() for name, value in start.items()}
-        speed = {n: memory.get("speed", {}).get(n, torch.zeros_like(now[n])) for n in order.trains}
-        for _ in range(STEPS):
-            extra = pull({name: now[name].clone() for name in order.trains}) if pull else {}
-            for name in sorted(order.trains):
-                slope = now[name] - self.targets[client][name]
-                slope = slope + NOISE * torch.randn(slope.shape, generator=rng)
-                slope = slope + extra.get(name, torch.zeros_like(slope))
-                speed[name] = 0.5 * speed[name] + slope
+        speed = {n: memory.get("speed", {}).get(n, torch.zeros_like(now[n])) for n in trains}
+        for _ in range(self.steps):
+            at = {name: now[name].clone() for name in trains}
+            noise = {n: NOISE * torch.randn(now[n].shape, generator=rng) for n in trains}
+            slopes = {n: at[n] - self.targets[client][n] + noise[n] for n in trains}
+            if aim.look:
+                ahead = {n: at[n] + move for n, move in aim.look.ahead(slopes).items()}
+                slopes = {n: ahead[n] - self.targets[client][n] + noise[n] for n in trains}
+            extra = aim.pull(at) if aim.pull else {}
+            for name in trains:
+                slope = slopes[name] + extra.get(name, torch.zeros_like(slopes[name]))
+                speed[name] = self.momentum * speed[name] + slope
                 now[name] = now[name] - RATE * speed[name]
-        loss = sum(float((now[n] - t).square().sum()) for n, t in self.targets[client].items())
-        return Fit(now, {"speed": speed} if self.keep else {}, {"loss": loss})
+        metrics = {"loss": self._loss(client, now), "steps": float(self.steps)}
+        return Fit(now, {"speed": speed} if self.keep else {}, metrics, RATE * self.steps)
+
+    def loss(self, client: str, order: Order, at: Tree) -> float:
+        return self._loss(client, at)
+
+    def _loss(self, client: str, at: Tree) -> float:
+        return sum(float((at[n] - t).square().sum()) for n, t in self.targets[client].items())
 
 
 @dataclass
@@ -154,7 +168,7 @@ class Troubled(ToyTrainer):
     tally: Path = Path()
     pause: float = 0.0
 
-    def fit(self, client, order, start, pull, memory):
+    def fit(self, client, order, start, aim, memory):
         time.sleep(self.pause)
         if client == self.at and len(list(self.tally.glob("*"))) < self.times:
             (self.tally / f"{time.monotonic_ns()}").touch()
@@ -167,4 +181,4 @@ class Troubled(ToyTrainer):
                 "defect": KeyError("bug"),
                 "error": RuntimeError("out of memory"),
             }[self.trouble]
-        return super().fit(client, order, start, pull, memory)
+        return super().fit(client, order, start, aim, memory)

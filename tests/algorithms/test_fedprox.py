@@ -81,9 +81,9 @@ def test_mu_is_measured_from_what_was_received_not_from_the_first_round(tmp_path
     algorithm, seen = fedprox(0.5), []
     fit = toy.trainer.fit
 
-    def spied(client, order, start, pull, memory):
-        seen.append(all(bool((t == 0).all()) for t in pull(order.public[ADAPTER]).values()))
-        return fit(client, order, start, pull, memory)
+    def spied(client, order, start, aim, memory):
+        seen.append(all(bool((t == 0).all()) for t in aim.pull(order.public[ADAPTER]).values()))
+        return fit(client, order, start, aim, memory)
 
     toy.trainer.fit = spied
     toy.run(algorithm, until=3)

@@ -32,7 +32,7 @@ class Spy:
 
     seen: list[tuple] = field(default_factory=list)
 
-    def fit(self, client, order, start, pull, memory) -> Fit:
+    def fit(self, client, order, start, aim, memory) -> Fit:
         self.seen.append((client, start, memory))
         fitted = {n: t + 1 if n in order.trains else t.clone() for n, t in start.items()}
         step = torch.tensor([float(len(self.seen))])
@@ -93,9 +93,9 @@ def test_a_frozen_name_is_the_same_everywhere_and_never_sent(kind, tmp_path):
             replies.append(one)
             yield one
 
-    def spied(client, asked, start, pull, memory):
+    def spied(client, asked, start, aim, memory):
         starts.append(start[A])
-        return fit(client, asked, start, pull, memory)
+        return fit(client, asked, start, aim, memory)
 
     toy.trainer.fit = spied
     tap = type("Tapped", (), {"ask": staticmethod(tapped), "clients": engine.clients})()
@@ -161,7 +161,7 @@ class Affine:
 
     def open(self, total: Sum, asked):
         self.log.append("open " + self.name)
-        opened = (total.numbers[ADAPTER] - self.shift * total.mass) / self.factor
+        opened = (total.numbers[ADAPTER] - self.shift * total.mass()) / self.factor
         return replace(total, numbers={ADAPTER: opened})
 
 

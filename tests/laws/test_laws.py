@@ -10,7 +10,7 @@ import torch
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedprox import fedprox
 from fedit.core.messages import Order, State
-from fedit.core.seats import Algorithm, Answer
+from fedit.core.seats import Aim, Algorithm, Answer
 from fedit.core.tree import same
 from fedit.core.wire import pack, unpack
 from fedit.engines.inprocess import InProcess
@@ -82,7 +82,7 @@ def test_one_client_is_plain_local_training_bit_for_bit(row, kind, tmp_path):
     algorithm, toy = row.make(), Toy(tmp_path, clients=1)
     usual = toy.run(algorithm, kind, until=1, policy=toy_policy(1.0))
     order = usual[0].order
-    alone = toy.trainer.fit("c0", order, tree(1), _pull(algorithm, order), {})
+    alone = toy.trainer.fit("c0", order, tree(1), Aim(_pull(algorithm, order)), {})
     assert same(last(usual), alone.fitted)
     assert not same(last(usual), tree(1))
 
@@ -152,7 +152,7 @@ class _Dies:
     def init(self, adapter):
         return self.server.init(adapter)
 
-    def step(self, state, total):
+    def step(self, state, total, order):
         raise KeyboardInterrupt
 
 

@@ -98,7 +98,7 @@ def test_unbiased_weights_average_to_the_shares_exactly(kind, n, measure, cap, w
     for chance, cohort in kind(n):
         weights = Unbiased(measure, cap)(cohort, POPULATION)
         assert weights.pace == pytest.approx(sum(weights.by_client.values()), abs=1e-15)
-        for client, weight in weights.by_client.items():
+        for client in weights.by_client:
             mean[client] += chance * weight
     assert list(mean.values()) == pytest.approx(wanted, abs=1e-12)
 
@@ -115,10 +115,10 @@ def test_on_average_the_server_makes_the_step_of_full_participation(kind, n):
         public = {ADAPTER: {"w": start}}
         order = Order(0, 0, 0, public, weights.by_client, names, names, weights.pace)
         total = algorithm.combine.start(order)
-        for client, weight in weights.by_client.items():
+        for client in weights.by_client:
             update = Update(client, 0, 0, {ADAPTER: {"w": fitted[client]}})
-            total = algorithm.combine.add(total, update, weight)
-        mean += chance * algorithm.server.step(State(0, public), total).adapter["w"]
+            total = algorithm.combine.add(total, update, order)
+        mean += chance * algorithm.server.step(State(0, public), total, order).adapter["w"]
     wanted = sum(p * fitted[c.id] for p, c in zip(P, POPULATION, strict=True))
     torch.testing.assert_close(mean, wanted, rtol=0, atol=1e-12)
 

@@ -18,6 +18,7 @@ from fedit.core.client import answer
 from fedit.core.errors import FeditError
 from fedit.core.messages import ADAPTER, Client, Home, Order, State
 from fedit.core.rounds import Policy, rounds
+from fedit.core.seats import Aim
 from fedit.core.seeds import generator
 from fedit.core.tree import map_trees, same, scale, sub
 from fedit.engines.homes import Homes
@@ -48,7 +49,7 @@ def order(of, round=0, seed=0, attempt=0, trains=None):
 
 
 def fit(of, start, pull=None, memory=None, client="ann", **asked):
-    return of.fit(client, order(of, **asked), start, pull, memory or {})
+    return of.fit(client, order(of, **asked), start, Aim(pull), memory or {})
 
 
 def start_of(of):

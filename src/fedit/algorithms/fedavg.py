@@ -7,7 +7,7 @@ import torch
 from fedit.core.messages import ADAPTER, Home, Order, State, Update
 from fedit.core.seats import Algorithm, Fitter, Work, everything
 from fedit.core.sums import Sum
-from fedit.core.tree import Tree
+from fedit.core.tree import Tree, only
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +22,21 @@ class PlainLocal:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """The weighted sum, one update at a time: memory does not grow with the cohort."""
+    """The weighted sum, one update at a time: memory does not grow with the cohort.
 
+    Roles in `alike` are summed without weights, every client's counting once.
+    """
+
+    alike: tuple[str, ...] = ()
     linear: bool = True
 
     def start(self, order: Order, spare: Sum | None = None) -> Sum:
-        if spare is None:
-            return Sum(order.pace)
-        return Sum(order.pace, numbers=spare.numbers, shapes=spare.shapes)
+        return Sum(numbers=spare.numbers, shapes=spare.shapes) if spare else Sum()
 
-    def add(self, total: Sum, update: Update, weight: float) -> Sum:
-        total.add(update.payload, weight)
+    def add(self, total: Sum, update: Update, order: Order) -> Sum:
+        for role, tree in update.payload.items():
+            weight = 1.0 if role in self.alike else order.weights[update.client]
+            total.add({role: tree}, weight)
         return total
 
     def merge(self, total: Sum, other: Sum) -> Sum:
@@ -47,12 +51,18 @@ class Replace:
     def init(self, adapter: Tree) -> State:
         return State(0, {ADAPTER: adapter})
 
-    def step(self, state: State, total: Sum) -> State:
+    def step(self, state: State, total: Sum, order: Order) -> State:
         old, moved = state.adapter, Tree()
         for name, summed in total.sums().items():  # one at a time: fp64 takes twice the memory
-            mean = summed / total.mass
-            moved[name] = torch.lerp(old[name].double(), mean, total.pace).to(old[name].dtype)
+            mean = summed / total.mass()
+            moved[name] = torch.lerp(old[name].double(), mean, order.pace).to(old[name].dtype)
         return State(state.round, {**state.public, ADAPTER: {**old, **moved}}, state.private)
+
+
+def moved(state: State, stepped: State, order: Order) -> Tree:
+    """What a step changed, in fp64, of the parameters that travelled: a server optimizer's pseudo-gradient."""
+    new, old = only(stepped.adapter, order.travels), state.adapter
+    return {name: t.double() - old[name].double() for name, t in new.items()}
 
 
 def fedavg() -> Algorithm[Sum]:

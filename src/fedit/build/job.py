@@ -8,7 +8,8 @@ from typing import Any
 from fedit import config
 from fedit.build.hosting import PRELOAD, Hosting, lend_to_workers, make_engine, on_workers
 from fedit.build.model import forward_of, make_adapter, make_base
-from fedit.build.words import make_algorithm, make_policy
+from fedit.build.algorithms import make_algorithm
+from fedit.build.words import make_policy
 from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.messages import Client
@@ -25,8 +26,8 @@ from fedit.corpus import (
     taking_part,
 )
 from fedit.data.partition import Parts
-from fedit.engines.cluster import need_ray
 from fedit.engines.processes import warm_up
+from fedit.engines.cluster import need_ray
 from fedit.report.folder import TOKENS
 from fedit.train.adapters import Adapted
 from fedit.train.forward import Forward
@@ -80,11 +81,12 @@ def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = F
     encoded = encode(train_file, [corpus.train[row] for row in dealt])
     tested = encode(test_file, corpus.test[: plan.evaluation.limit])
     shares, held = share_out(plan, parts, encoded, dealt)
-    algorithm = make_algorithm(plan.algorithm)
     supervised = encoded.supervised
     population = [
         Client(client, len(share), int(supervised[share].sum())) for client, share in shares.items()
     ]
+    algorithm = make_algorithm(plan, population)
+    algorithm.scope(0, frozenset(adapted.parameters))  # refuses names that are not there
     lending = shared.bare() if shared else None
     hosting = Hosting(plan, folder, shares, encoder.pad_id, lending)
     trainer = hosting.trainer(adapted, forward, encoded)

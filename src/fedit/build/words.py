@@ -1,13 +1,10 @@
 """A plan's words, each of which becomes an object here and nowhere else."""
 
 from collections.abc import Callable
-from typing import Any
 
 from fedit import config
-from fedit.algorithms.fedavg import fedavg
-from fedit.algorithms.fedprox import fedprox
 from fedit.core.rounds import Policy
-from fedit.core.seats import Algorithm, Select
+from fedit.core.seats import Select
 from fedit.selection import samplers, weights
 from fedit.train.templates import ALPACA, PLAIN, VICUNA, Custom, Template
 
@@ -19,13 +16,6 @@ def make_template(plan: config.Template) -> Template | None:
         answer_format = "{response}" if plan.answer is None else plan.answer
         return Custom(plan.prompt, plan.prompt_without_context, answer_format)
     return {"alpaca": ALPACA, "vicuna": VICUNA, "plain": PLAIN, "chat": None}[plan.name]
-
-
-def make_algorithm(plan: config.Algorithm) -> Algorithm[Any]:
-    """The algorithm of that name."""
-    if isinstance(plan, config.FedProx):
-        return fedprox(plan.mu)
-    return fedavg()
 
 
 def make_policy(plan: config.Federation) -> Policy:

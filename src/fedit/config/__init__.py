@@ -3,6 +3,7 @@
 Names stay words here; `fedit.build` turns them into objects. Nothing is loaded to check a plan.
 """
 
+from fedit.config.algorithm import Algorithm
 from fedit.config.data import (
     Data,
     Dirichlet,
@@ -21,7 +22,7 @@ from fedit.config.model import IA3, Adapter, Lora, Model, Plain, Virtual
 from fedit.config.plan import Plan
 from fedit.config.section import Amount, Section
 from fedit.config.study import Study
-from fedit.config.training import Algorithm, Evaluation, FedAvg, Federation, FedProx, Local
+from fedit.config.training import Evaluation, Federation, Local
 
 __all__ = [
     "IA3",
@@ -32,8 +33,6 @@ __all__ = [
     "Dirichlet",
     "Engine",
     "Evaluation",
-    "FedAvg",
-    "FedProx",
     "Federation",
     "Holdout",
     "Iid",

@@ -51,8 +51,30 @@ class Model(Section):
         return self
 
 
+class Ranks(Section):
+    """Clients of unlike ranks, in tiers from the lowest; `by` size gives those with most rows the highest.
+
+    `shares` say how many of the clients are in each tier, equally many unless given.
+    """
+
+    tiers: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    shares: list[Annotated[float, Field(gt=0)]] | None = None
+    by: Literal["draw", "size"] = "draw"
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "Ranks":
+        if self.tiers != sorted(set(self.tiers)):
+            raise ValueError("tiers must rise, e.g. [2, 4, 8]")
+        if self.shares and len(self.shares) != len(self.tiers):
+            raise ValueError(f"{len(self.shares)} shares for {len(self.tiers)} tiers: give one each")
+        return self
+
+
 class Lora(Section):
-    """LoRA (arXiv 2106.09685), with rsLoRA's α/√r scale (2312.03732) or DoRA (2402.09353) if asked."""
+    """LoRA (arXiv 2106.09685), with rsLoRA's α/√r scale (2312.03732) or DoRA (2402.09353) if asked.
+
+    `ranks` gives clients ranks of their own, of which `rank` is the highest.
+    """
 
     kind: Literal["lora"] = "lora"
     rank: int = Field(8, ge=1)
@@ -61,6 +83,18 @@ class Lora(Section):
     targets: Annotated[Literal["all-linear"] | list[str], BeforeValidator(_targets)] = "all-linear"
     rslora: bool = False
     dora: bool = False
+    ranks: Ranks | None = None
+
+    @model_validator(mode="after")
+    def _highest(self) -> "Lora":
+        if self.ranks and self.ranks.tiers[-1] != self.rank:
+            raise ValueError(f"rank {self.rank} must be the highest of ranks.tiers {self.ranks.tiers}")
+        return self
+
+    @property
+    def scale(self) -> float:
+        """s = α/r, with rsLoRA α/√r: ΔW = s B A."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
 
 class IA3(Section):

@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fedit.config.algorithm import LORA_ONLY, MIXED_RANKS, Algorithm, FedAvg, PFedMe
 from fedit.config.data import Data, Iid, Partition, Template
 from fedit.config.engine import Engine, InProcess
 from fedit.config.model import Adapter, Lora, Model
 from fedit.config.section import Section, named
-from fedit.config.training import Algorithm, Evaluation, FedAvg, Federation, Local
+from fedit.config.training import Evaluation, Federation, Local
 from fedit.core.amounts import part_of
 
 
@@ -70,6 +71,41 @@ class Plan(Section):
             )
         if self.evaluation.clients and not self.partition.validation:
             troubles.append("evaluation.clients needs partition.validation > 0, e.g. 0.1")
+        return troubles + self._unfit()
+
+    def _unfit(self) -> list[str]:
+        """What the algorithm cannot be combined with."""
+        name, kind, local = self.algorithm.name, self.adapter.kind, self.local
+        lora = self.adapter if isinstance(self.adapter, Lora) else None
+        troubles = []
+        if name in LORA_ONLY and (lora is None or lora.dora):
+            what = "adapter.dora" if lora else f"adapter.kind {kind}"
+            troubles.append(
+                f"algorithm {name} works on the factors of plain LoRA, not with {what}: use adapter.kind "
+                "lora without dora, or another algorithm such as fedavg"
+            )
+        if name in ("fedex_lora", "flora") and self.model.quantise:
+            troubles.append(
+                f"algorithm {name} adds to the base's weights, which model.quantise {self.model.quantise} "
+                "does not allow: drop it, or use another algorithm such as ffa_lora"
+            )
+        if name == "scaffold" and (
+            local.optimizer != "sgd" or local.momentum or local.clip is not None
+        ):
+            troubles.append(
+                "algorithm scaffold takes a client's way for its mean gradient, which holds for plain SGD: "
+                "set local.optimizer sgd, local.momentum 0 and local.clip null"
+            )
+        if isinstance(self.algorithm, PFedMe) and self.algorithm.strength * self.algorithm.lr > 1:
+            troubles.append(
+                f"algorithm.lr {self.algorithm.lr} times algorithm.strength {self.algorithm.strength} is "
+                "more than 1, so each step would pass its aim: lower one"
+            )
+        if lora and lora.ranks and name not in MIXED_RANKS:
+            troubles.append(
+                f"adapter.ranks needs an algorithm that combines unlike ranks ({', '.join(MIXED_RANKS)}), "
+                f"not {name}"
+            )
         return troubles
 
     @property

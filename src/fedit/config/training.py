@@ -1,10 +1,10 @@
-"""Rounds, local training, the algorithm, and scoring."""
+"""Rounds, local training, and scoring."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from fedit.config.section import Amount, Section, named
+from fedit.config.section import Amount, Section
 
 
 class Federation(Section):
@@ -62,22 +62,6 @@ class Local(Section):
         if self.momentum and self.optimizer != "sgd":
             raise ValueError("momentum belongs to optimizer: sgd")
         return self
-
-
-class FedAvg(Section):
-    """FedAvg (arXiv 1602.05629)."""
-
-    name: Literal["fedavg"] = "fedavg"
-
-
-class FedProx(Section):
-    """FedProx (arXiv 1812.06127) with its μ."""
-
-    name: Literal["fedprox"]
-    mu: float = Field(0.01, ge=0)
-
-
-Algorithm = Annotated[FedAvg | FedProx, Field(discriminator="name"), named("name", "fedavg")]
 
 
 class Evaluation(Section):

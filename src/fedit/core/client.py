@@ -1,15 +1,13 @@
 """One client's part of a round, the same on every engine."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from fedit.core.errors import FeditError
 from fedit.core.gate import not_finite
-from fedit.core.messages import ADAPTER, Home, Order, Payload, Update
-from fedit.core.seats import Algorithm, Fit, Pull, Trainer
+from fedit.core.messages import ADAPTER, KEPT, Home, Order, Payload, Update, received_by
+from fedit.core.seats import Aim, Algorithm, Fit, Look, Pull, Trainer
 from fedit.core.tree import Tree, only
-
-KEPT = "kept"
-"""Home role of the trained parameters that do not travel."""
 
 MEMORY = "memory."
 """Prefix of the home roles that hold the local optimizer's memory."""
@@ -23,18 +21,14 @@ def answer(
     Raises whatever the trainer raises, and FeditError where training diverged: nothing of it is sent or
     kept. The engine turns either into a Failure.
     """
-    received = {**order.public[ADAPTER], **order.personal.get(client, {}).get(ADAPTER, {})}
+    received = received_by(client, order)
     start = {**received, **home.payload.get(KEPT, {})}
     memory: Payload = {
         role.removeprefix(MEMORY): tree
         for role, tree in home.payload.items()
         if role.startswith(MEMORY)
     }
-
-    def fit(start: Tree, pull: Pull | None = None) -> Fit:
-        return trainer.fit(client, order, start, pull, memory)
-
-    work = algorithm.local(start, order, home, fit)
+    work = algorithm.local(start, order, home, _Fitter(client, order, trainer, memory))
     for tree in (work.fit.fitted, *work.fit.memory.values()):
         if name := not_finite(tree):
             raise FeditError(
@@ -52,3 +46,28 @@ def answer(
     for role, tree in work.fit.memory.items():
         stays[MEMORY + role] = {**memory.get(role, {}), **tree}
     return update, Home(stays)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitter:
+    """The trainer bound to a client and an order."""
+
+    client: str
+    order: Order
+    trainer: Trainer
+    memory: Payload
+
+    def __call__(
+        self,
+        start: Tree,
+        pull: Pull | None = None,
+        *,
+        look: Look | None = None,
+        trains: frozenset[str] | None = None,
+        again: str = "",
+    ) -> Fit:
+        aim = Aim(pull, look, trains, again)
+        return self.trainer.fit(self.client, self.order, start, aim, {} if again else self.memory)
+
+    def loss(self, at: Tree) -> float:
+        return self.trainer.loss(self.client, self.order, at)

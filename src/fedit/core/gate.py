@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from fedit.core.messages import ADAPTER, Failure, Order, Reply, Update
+from fedit.core.messages import ADAPTER, Failure, Order, Reply, Update, received_by
 from fedit.core.sums import blocks
 from fedit.core.tree import Spec, Tree, only, spec
 
@@ -20,9 +20,9 @@ def not_finite(tree: Tree) -> str | None:
     return next((name for name, t in tree.items() if not bool(torch.isfinite(t).all())), None)
 
 
-def expected(order: Order, roles: tuple[str, ...]) -> dict[str, Spec]:
-    """Names, shapes and dtypes that an update to this order must have, by role."""
-    travels = spec(only(order.public[ADAPTER], order.travels))
+def expected(order: Order, roles: tuple[str, ...], client: str = "") -> dict[str, Spec]:
+    """Names, shapes and dtypes, by role, that this client's update must have; that of most, if none is named."""
+    travels = spec(only(received_by(client, order), order.travels))
     return dict.fromkeys((ADAPTER, *roles), travels)
 
 

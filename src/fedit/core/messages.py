@@ -13,6 +13,12 @@ Metrics = dict[str, float]
 ADAPTER = "adapter"
 """The role of the parameters under training."""
 
+KEPT = "kept"
+"""Home role of the trained parameters that do not travel."""
+
+BASE = "base"
+"""The role of what methods have added to the base's weights, [out × in] by the name of the layer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Client:
@@ -70,6 +76,12 @@ class Order:
     def cohort(self) -> tuple[str, ...]:
         """Client ids in the order in which replies are combined."""
         return tuple(self.weights)
+
+
+def received_by(client: str, order: Order) -> Tree:
+    """The adapter that a client receives: what all do, and in its place what is the client's own."""
+    own = order.personal.get(client, {}).get(ADAPTER, {})
+    return {**order.public.get(ADAPTER, {}), **own}
 
 
 @dataclass(frozen=True, slots=True)

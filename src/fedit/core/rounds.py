@@ -79,7 +79,7 @@ def rounds(
             raise TooFewReplies(order, len(metrics), needed, failures)
         for guard in reversed(algorithm.guards):
             total = guard.open(total, order)
-        state = replace(algorithm.server.step(state, total), round=state.round + 1)
+        state = replace(algorithm.server.step(state, total, order), round=state.round + 1)
         yield Round(state, order, metrics, failures)
 
 
@@ -95,6 +95,7 @@ def make_order(
     rng = generator(seed, "cohort", state.round, attempt)
     weights = policy.weigh(policy.select(population, rng), population)
     trains, travels = algorithm.scope(state.round, frozenset(state.adapter))
-    return Order(
+    usual = Order(
         state.round, attempt, seed, state.public, weights.by_client, trains, travels, weights.pace
     )
+    return algorithm.prepare(state, usual)

@@ -9,6 +9,7 @@ import numpy as np
 from fedit.core.errors import InputError
 from fedit.core.messages import (
     ADAPTER,
+    KEPT,
     Client,
     Failure,
     Home,
@@ -27,31 +28,74 @@ Pull = Callable[[Tree], Tree]
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Gradients are taken ahead of where the parameters are (FedSAM, Per-FedAvg).
+
+    `ahead` says how far, from the gradients where they are; with `fresh` the gradients ahead are those of
+    the next batch.
+    """
+
+    ahead: Pull
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What is unlike plain training of `order.trains` from the order's start.
+
+    `again` names a further fit in the same round, which draws its own batches and has an optimizer of its
+    own, forgotten afterwards.
+    """
+
+    pull: Pull | None = None
+    look: Look | None = None
+    trains: frozenset[str] | None = None
+    again: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
-    """What a trainer made of a start: the fitted tree, its optimizer's memory if kept, and measurements."""
+    """What a trainer made of a start: the fitted tree, its optimizer's memory if kept, and measurements.
+
+    `path` is the sum of the learning rates of all steps: under plain SGD the way back over it is the mean
+    gradient.
+    """
 
     fitted: Tree
     memory: Payload = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
+    path: float = 0.0
 
 
 class Trainer(Protocol):
     """Holds the base model and the clients' data: the one place where gradients are computed."""
 
-    def fit(
-        self, client: str, order: Order, start: Tree, pull: Pull | None, memory: Payload
-    ) -> Fit:
-        """Train the parameters in `order.trains` from `start` on the client's data.
+    def fit(self, client: str, order: Order, start: Tree, aim: Aim, memory: Payload) -> Fit:
+        """Train from `start` on the client's data.
 
         The same arguments give the same bits. Raises `FeditError` if the client has nothing to learn from.
         """
+        ...
+
+    def loss(self, client: str, order: Order, at: Tree) -> float:
+        """Mean nats a supervised token over the client's data, training nothing."""
         ...
 
 
 class Fitter(Protocol):
     """A trainer bound to one client and one order: all that an algorithm's local part sees of it."""
 
-    def __call__(self, start: Tree, pull: Pull | None = None) -> Fit: ...
+    def __call__(
+        self,
+        start: Tree,
+        pull: Pull | None = None,
+        *,
+        look: Look | None = None,
+        trains: frozenset[str] | None = None,
+        again: str = "",
+    ) -> Fit: ...
+
+    def loss(self, at: Tree) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +138,7 @@ class Combine(Protocol[T]):
         """An empty total; `spare` is one that nobody needs any more, to be written over."""
         ...
 
-    def add(self, total: T, update: Update, weight: float) -> T: ...
+    def add(self, total: T, update: Update, order: Order) -> T: ...
 
     def merge(self, total: T, other: T) -> T:
         """The total with `other` added; `other` may be written over afterwards."""
@@ -109,7 +153,7 @@ class Server(Protocol[T_in]):
 
     def init(self, adapter: Tree) -> State: ...
 
-    def step(self, state: State, total: T_in) -> State: ...
+    def step(self, state: State, total: T_in, order: Order) -> State: ...
 
 
 class Guard(Protocol):
@@ -174,9 +218,27 @@ class Engine(Protocol):
         ...
 
 
+Prepare = Callable[[State, Order], Order]
+"""(state, the usual order) → the order: weights that depend on the state, what only some clients receive."""
+
+
+Own = Callable[[Tree, Order, Home, Fitter], Tree]
+"""(what a client received, with its order, what it keeps, its trainer) → its own model; it need not have trained before."""
+
+
+def as_received(received: Tree, order: Order, home: Home, fit: Fitter) -> Tree:
+    """What was received, with what never leaves the client in its place."""
+    return {**received, **home.payload.get(KEPT, {})}
+
+
+def unchanged(state: State, order: Order) -> Order:
+    """The usual order."""
+    return order
+
+
 @dataclass(frozen=True)
 class Algorithm(Generic[T]):
-    """A federated method: five seats, checked against each other when it is built."""
+    """A federated method: seven seats, checked against each other when it is built."""
 
     name: str
     local: Local
@@ -184,6 +246,8 @@ class Algorithm(Generic[T]):
     combine: Combine[T]
     server: Server[T]
     guards: tuple[Guard, ...] = ()
+    prepare: Prepare = unchanged
+    own: Own = as_received
 
     def __post_init__(self) -> None:
         if ADAPTER in self.local.roles:

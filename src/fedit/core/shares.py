@@ -35,14 +35,16 @@ def combined(
     spare: T | None = None,
 ) -> Share[T]:
     """Gate a group's replies and add up what passes, one after another, in the memory of `spare`."""
-    wanted = expected(order, algorithm.local.roles)
+    roles = algorithm.local.roles
+    usual = expected(order, roles)
     share = Share(tuple(group), algorithm.combine.start(order, spare))
     for reply in replies:  # streaming: one update at a time
-        reply = gate(reply, order, wanted)
+        own = reply.client in order.personal
+        reply = gate(reply, order, expected(order, roles, reply.client) if own else usual)
         if isinstance(reply, Failure):
             share.failures.append(reply)
             continue
-        share.total = algorithm.combine.add(share.total, reply, order.weights[reply.client])
+        share.total = algorithm.combine.add(share.total, reply, order)
         share.metrics[reply.client] = reply.metrics
     return share
 

@@ -78,11 +78,12 @@ def pack_answer(answer: Answer) -> bytes:
         "clients": list(answer.clients),
         "metrics": answer.metrics,
         "failures": [_failure(failure) for failure in answer.failures],
-        "pace": total.pace,
-        "mass": total.mass,
+        "masses": total.masses,
+        "level": total.level,
+        "counts": total.counts,
         "shapes": {role: {n: list(s) for n, s in of.items()} for role, of in total.shapes.items()},
     }
-    return pack({_NUMBERS: total.numbers if total.mass else {}}, envelope)
+    return pack({_NUMBERS: {role: total.numbers[role] for role in total.masses}}, envelope)
 
 
 def unpack_answer(block: bytes) -> Answer:
@@ -95,7 +96,7 @@ def unpack_answer(block: bytes) -> Answer:
     shapes = {
         role: {n: torch.Size(s) for n, s in of.items()} for role, of in said["shapes"].items()
     }
-    total = Sum(said["pace"], said["mass"], payload[_NUMBERS], shapes)
+    total = Sum(said["masses"], said["level"], said["counts"], payload[_NUMBERS], shapes)
     failures = [Failure(**one) for one in said["failures"]]
     return Share(tuple(said["clients"]), total, said["metrics"], failures)
 

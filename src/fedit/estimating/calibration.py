@@ -166,8 +166,8 @@ def _server(job: Job) -> float:
     def round() -> None:
         total = algorithm.combine.start(order)
         for _ in range(2):
-            total = algorithm.combine.add(total, update, 1.0)
-        folder.save(replace(algorithm.server.step(state, total), round=1), "calibration")
+            total = algorithm.combine.add(total, update, order)
+        folder.save(replace(algorithm.server.step(state, total, order), round=1), "calibration")
         folder.log({})
         job.adapted.write(adapter)
 

@@ -76,7 +76,7 @@ def replay(job: Job, tree: Tree) -> Traffic:
 
 def blank_update(job: Job, order: Order, client: str, part: Share) -> Update:
     """An update of the right names and shapes; loss and seconds, not known yet, are long numbers."""
-    wanted = expected(order, job.algorithm.local.roles)
+    wanted = expected(order, job.algorithm.local.roles, client)
     payload = {
         role: {n: torch.empty(s, dtype=d, device="meta") for n, (s, d) in spec.items()}
         for role, spec in wanted.items()

@@ -12,7 +12,7 @@ import torch
 from fedit.config import Local
 from fedit.core.errors import FeditError
 from fedit.core.messages import Order, Payload
-from fedit.core.seats import Fit, Pull
+from fedit.core.seats import Aim, Fit
 from fedit.core.seeds import generator, stream
 from fedit.core.tree import Tree
 from fedit.train.adapters import Adapted, AdapterError
@@ -34,28 +34,25 @@ class Supervised:
     rounds: int
     forward: Forward
 
-    def fit(
-        self, client: str, order: Order, start: Tree, pull: Pull | None, memory: Payload
-    ) -> Fit:
-        """Train `order.trains` from `start`; `memory` is the optimizer's state from an earlier round."""
-        rows = self.examples.get(client, ())
-        if not rows:
-            raise FeditError(f"client {client} has no example to learn from")
+    def fit(self, client: str, order: Order, start: Tree, aim: Aim, memory: Payload) -> Fit:
+        """Train from `start`; `memory` is the optimizer's state from an earlier round."""
+        rows = self._rows(client)
         began = time.perf_counter()
         self.adapted.write(start)
         before = self.adapted.watch_base()
-        named = {n: p for n, p in self.adapted.parameters.items() if n in order.trains}
+        trains = order.trains if aim.trains is None else aim.trains
+        named = {n: p for n, p in self.adapted.parameters.items() if n in trains}
         for name, parameter in self.adapted.parameters.items():
             parameter.requires_grad_(name in named)
         optimizer = self._optimizer
         optimizer.state.clear()
         _remember(optimizer, named, memory)
 
-        names = ("fit", order.round, order.attempt, client)
+        names = ("fit", order.round, order.attempt, client, *([aim.again] if aim.again else []))
         per_epoch = math.ceil(len(rows) / self.plan.batch)
         steps = self.plan.steps or per_epoch * (self.plan.epochs or 1)
         batches = shuffled(rows, self.plan.batch, generator(order.seed, *names, "order"))
-        loss_sum, supervised, tokens, samples = 0.0, 0, 0, 0
+        loss_sum, supervised, tokens, samples, path = 0.0, 0, 0, 0, 0.0
         device = self.forward.device
         devices = [device] if device.type == "cuda" else []
         self.adapted.train()
@@ -65,9 +62,10 @@ class Supervised:
                 rate = lr_at(self.plan, order.round + step / steps, 1 / steps, self.rounds)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss, learned, seen = self._step(optimizer, named, batch, pull)
+                ahead = next(batches) if aim.look and aim.look.fresh else batch
+                loss, learned, seen = self._step(optimizer, named, (batch, ahead), aim)
                 loss_sum, supervised, tokens = loss_sum + loss, supervised + learned, tokens + seen
-                samples += len(batch)
+                samples, path = samples + len(batch), path + rate
         if self.adapted.watch_base() != before:
             raise AdapterError("the base model was written to while an adapter trained")
         fitted = self.adapted.read()
@@ -80,21 +78,64 @@ class Supervised:
             "steps": float(steps),
             "seconds": time.perf_counter() - began,
         }
-        return Fit(fitted, kept, metrics)
+        return Fit(fitted, kept, metrics, path)
 
     @cached_property
     def _optimizer(self) -> torch.optim.Optimizer:
         """One for all clients and orders: what does not train has no gradient and is passed over."""
         return make_optimizer(self.plan, list(self.adapted.parameters.values()))
 
+    def loss(self, client: str, order: Order, at: Tree) -> float:
+        """Mean nats a supervised token over all of the client's rows, without dropout."""
+        rows, total, tokens = self._rows(client), 0.0, 0
+        self.adapted.write(at)
+        self.adapted.model.eval()
+        like = sorted(rows, key=lambda row: len(row.ids))
+        with torch.inference_mode():
+            for first in range(0, len(like), self.plan.batch):
+                losses, _ = self.forward.losses(like[first : first + self.plan.batch])
+                total, tokens = total + float(losses.double().sum()), tokens + len(losses)
+        return total / tokens
+
+    def _rows(self, client: str) -> Sequence[Encoded]:
+        rows = self.examples.get(client, ())
+        if not rows:
+            raise FeditError(f"client {client} has no example to learn from")
+        return rows
+
     def _step(
         self,
         optimizer: torch.optim.Optimizer,
         named: Mapping[str, torch.nn.Parameter],
-        rows: list[Encoded],
-        pull: Pull | None,
+        rows: tuple[list[Encoded], list[Encoded]],
+        aim: Aim,
     ) -> tuple[float, int, int]:
-        """One optimizer step: the mean over the batch's supervised tokens, whatever the micro-batches."""
+        """One optimizer step: the mean over the batch's supervised tokens, whatever the micro-batches.
+
+        The second batch is the one for the gradients ahead, where the aim looks there.
+        """
+        batch, later = rows
+        loss, supervised = self._backward(batch, optimizer)
+        tokens = sum(len(row.ids) for row in batch)
+        if aim.look:
+            there = {n: p.detach().clone() for n, p in named.items()}
+            _add(named, aim.look.ahead(_host({n: p.grad for n, p in named.items()})))
+            self._backward(later, optimizer)
+            tokens += sum(len(row.ids) for row in later)
+            with torch.no_grad():
+                for name, parameter in named.items():
+                    parameter.copy_(there[name])
+        if aim.pull is not None:
+            _add({n: p.grad for n, p in named.items()}, aim.pull(_host(named)))
+        if self.plan.clip is not None:
+            torch.nn.utils.clip_grad_norm_(list(named.values()), self.plan.clip, foreach=True)
+        optimizer.step()
+        return loss, supervised, tokens
+
+    def _backward(
+        self, rows: list[Encoded], optimizer: torch.optim.Optimizer
+    ) -> tuple[float, int]:
+        """Fresh gradients of the batch's mean loss; the loss's sum, and its supervised tokens."""
         size = self.plan.micro_batch or len(rows)
         parts = [rows[i : i + size] for i in range(0, len(rows), size)]
         supervised, total = sum(int(row.learn[1:].sum()) for row in rows), 0.0
@@ -106,16 +147,24 @@ class Supervised:
             loss = losses.sum()
             (loss / supervised).backward()
             total += float(loss.detach())
-        if pull is not None:
-            now = {n: p.detach().to("cpu", torch.float32, copy=True) for n, p in named.items()}
-            for name, extra in pull(now).items():
-                gradient = named[name].grad
-                if gradient is not None:
-                    gradient.add_(extra.to(gradient))
-        if self.plan.clip is not None:
-            torch.nn.utils.clip_grad_norm_(list(named.values()), self.plan.clip, foreach=True)
-        optimizer.step()
-        return total, supervised, sum(len(row.ids) for row in rows)
+        return total, supervised
+
+
+def _host(tensors: Mapping[str, torch.Tensor | None]) -> Tree:
+    """Copies in fp32 on the CPU of those that are there."""
+    return {
+        n: t.detach().to("cpu", torch.float32, copy=True)
+        for n, t in tensors.items()
+        if t is not None
+    }
+
+
+def _add(tensors: Mapping[str, torch.Tensor | None], extra: Tree) -> None:
+    with torch.no_grad():
+        for name, values in extra.items():
+            tensor = tensors[name]
+            if tensor is not None:
+                tensor.add_(values.to(tensor))
 
 
 def make_optimizer(plan: Local, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -1,0 +1,42 @@
+"""Ditto: a model of each client's own, pulled to the global one (Li et al., arXiv 2012.04221, Algorithm 1)."""
+
+from dataclasses import dataclass, replace
+
+from fedit.algorithms.fedavg import fedavg
+from fedit.core.messages import Home, Order
+from fedit.core.seats import Algorithm, Fitter, Work
+from fedit.core.sums import Sum
+from fedit.core.tree import Tree, scale, sub
+
+PERSONAL = "personal"
+"""Home role of a client's own model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """FedAvg's training, sent; then the client's own v, along ∇f(v) + λ(v − w), kept.
+
+    v starts at the first w received. It trains for as many steps as the global model, on batches of its own.
+    """
+
+    strength: float
+    roles: tuple[str, ...] = ()
+
+    def __call__(self, start: Tree, order: Order, home: Home, fit: Fitter) -> Work:
+        found = fit(start)
+        own = fit(
+            home.payload.get(PERSONAL, start),
+            lambda now: scale(sub(now, start), self.strength),
+            again=PERSONAL,
+        )
+        return Work(found, home={PERSONAL: own.fitted})
+
+
+def own_model(received: Tree, order: Order, home: Home, fit: Fitter) -> Tree:
+    """The model a client has kept for itself, what it received where it has none yet."""
+    return home.payload.get(PERSONAL, received)
+
+
+def ditto(strength: float = 0.1) -> Algorithm[Sum]:
+    """Ditto with λ = `strength` ≥ 0; λ = 0 is local training beside FedAvg, which it never touches."""
+    return replace(fedavg(), name="ditto", local=Beside(strength), own=own_model)

@@ -1,0 +1,57 @@
+"""FedRot-LoRA: factors are turned towards the last global ones before they are averaged (arXiv 2602.23638)."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fedit.algorithms.fedavg import PlainLocal, fedavg
+from fedit.core.lora import layers
+from fedit.core.messages import Home, Order
+from fedit.core.seats import Algorithm, Fitter, Work
+from fedit.core.sums import Sum
+from fedit.core.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """Sends (B R, Rᵀ A), whose product is B A, with R orthogonal [r × r].
+
+    R is the polar factor of (1 − λ) I + λ Q, where Q turns a factor nearest to the one received
+    (orthogonal Procrustes): A in the first, third … round, in which the received B may still be 0, and B
+    in the others. λ in [0, 1]; 0 leaves everything as it is.
+    """
+
+    strength: float
+    roles: tuple[str, ...] = ()
+
+    def __call__(self, start: Tree, order: Order, home: Home, fit: Fitter) -> Work:
+        work = PlainLocal()(start, order, home, fit)
+        if not self.strength:
+            return work
+        fitted = dict(work.fit.fitted)
+        for near, far in layers(fitted).values():
+            a, b = fitted[near].double(), fitted[far].double()
+            if order.round % 2:
+                turn = self._turn(b.T @ start[far].double())
+            else:
+                turn = self._turn(a @ start[near].double().T)
+            fitted[near] = (turn.T @ a).to(fitted[near].dtype)
+            fitted[far] = (b @ turn).to(fitted[far].dtype)
+        return replace(work, fit=replace(work.fit, fitted=fitted))
+
+    def _turn(self, likeness: Tensor) -> Tensor:
+        """R from M = A A₀ᵀ or Bᵀ B₀: Q = U Vᵀ of M's decomposition has the largest ⟨Q, M⟩."""
+        nearest = _polar(likeness)
+        unit = torch.eye(len(nearest), dtype=nearest.dtype)
+        return _polar((1 - self.strength) * unit + self.strength * nearest)
+
+
+def _polar(matrix: Tensor) -> Tensor:
+    u, _, v = torch.linalg.svd(matrix)
+    return u @ v
+
+
+def fedrot_lora(strength: float = 0.5) -> Algorithm[Sum]:
+    """FedRot-LoRA with λ = `strength` in [0, 1]; 0 is FedAvg, bit for bit."""
+    return replace(fedavg(), name="fedrot_lora", local=Turned(strength))

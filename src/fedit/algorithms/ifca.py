@@ -1,0 +1,116 @@
+"""IFCA: several models, each client trains the one that fits it best (Ghosh et al., arXiv 2006.04088)."""
+
+from dataclasses import dataclass, replace
+from itertools import count, takewhile
+
+import torch
+
+from fedit.algorithms.fedavg import Mean, Replace, fedavg
+from fedit.core.messages import ADAPTER, Home, Order, Payload, State, Update
+from fedit.core.seats import Algorithm, Fitter, Work
+from fedit.core.seeds import stream
+from fedit.core.sums import Sum
+from fedit.core.tree import Tree
+
+CLUSTER = "cluster"
+"""Metric: the number of the model a client has trained, from 0."""
+
+
+def role_of(cluster: int) -> str:
+    """The public role of a cluster's model; the first is the adapter itself."""
+    return f"{CLUSTER}.{cluster}" if cluster else ADAPTER
+
+
+def models(public: Payload) -> list[Tree]:
+    """All clusters' models in their order."""
+    roles = takewhile(public.__contains__, map(role_of, count()))
+    return [public[role] for role in roles]
+
+
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """Trains the model with the least loss on the client's data (Algorithm 1, option II) and says which."""
+
+    roles: tuple[str, ...] = ()
+
+    def __call__(self, start: Tree, order: Order, home: Home, fit: Fitter) -> Work:
+        known = models(order.public)
+        best = chosen(known, fit)
+        found = fit(known[best])
+        return Work(replace(found, metrics={**found.metrics, CLUSTER: float(best)}))
+
+
+def chosen(known: list[Tree], fit: Fitter) -> int:
+    """The number of the model with the least loss, the first of equals."""
+    losses = [fit.loss(model) for model in known] if len(known) > 1 else [0.0]
+    return losses.index(min(losses))
+
+
+def best_model(received: Tree, order: Order, home: Home, fit: Fitter) -> Tree:
+    """The cluster's model that a client would train."""
+    known = models(order.public)
+    return known[chosen(known, fit)]
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """A sum for each cluster."""
+
+    linear: bool = True
+
+    def start(self, order: Order, spare: Sum | None = None) -> Sum:
+        return Mean().start(order, spare)
+
+    def add(self, total: Sum, update: Update, order: Order) -> Sum:
+        role = role_of(int(update.metrics[CLUSTER]))
+        total.add({role: update.payload[ADAPTER]}, order.weights[update.client])
+        return total
+
+    def merge(self, total: Sum, other: Sum) -> Sum:
+        return Mean().merge(total, other)
+
+
+@dataclass(frozen=True, slots=True)
+class EachItsOwn:
+    """FedAvg's step for each cluster that somebody chose; the others stay.
+
+    The first cluster starts at the run's adapter, the others beside it: each number is moved by up to
+    `spread` of its tensor's standard deviation, or of 0.01 where that is 0.
+    """
+
+    clusters: int
+    spread: float
+    seed: int
+
+    def init(self, adapter: Tree) -> State:
+        public = {role_of(k): self._beside(adapter, k) for k in range(1, self.clusters)}
+        return State(0, {ADAPTER: adapter, **public})
+
+    def _beside(self, adapter: Tree, cluster: int) -> Tree:
+        rng = torch.Generator().manual_seed(stream(self.seed, "ifca", cluster))
+        moved = Tree()
+        for name, tensor in adapter.items():
+            noise = torch.randn(tensor.shape, generator=rng)
+            deviation = float(tensor.std(correction=0)) or 0.01
+            moved[name] = tensor + self.spread * deviation * noise
+        return moved
+
+    def step(self, state: State, total: Sum, order: Order) -> State:
+        public = dict(state.public)
+        for role in total.masses:
+            own = Sum({ADAPTER: total.mass(role)}, total.level)
+            own.numbers, own.shapes = {ADAPTER: total.numbers[role]}, {ADAPTER: total.shapes[role]}
+            public[role] = Replace().step(State(0, {ADAPTER: public[role]}), own, order).adapter
+        return replace(state, public=public)
+
+
+def ifca(clusters: int, spread: float = 0.1, seed: int = 0) -> Algorithm[Sum]:
+    """IFCA with so many clusters ≥ 1; one cluster is FedAvg, bit for bit."""
+    return replace(
+        fedavg(),
+        name="ifca",
+        local=Choosing(),
+        combine=Clusters(),
+        server=EachItsOwn(clusters, spread, seed),
+        own=best_model,
+    )

@@ -1,0 +1,51 @@
+"""pFedMe: personal models as Moreau envelopes of the global one (Dinh et al., arXiv 2006.08848, Algorithm 1)."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from fedit.algorithms.ditto import PERSONAL, own_model
+from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.fedavgm import Momentum
+from fedit.core.messages import Home, Order
+from fedit.core.seats import Algorithm, Fitter, Pull, Work
+from fedit.core.sums import Sum
+from fedit.core.tree import Tree, map_trees, scale, sub
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """`loops` times: θ ≈ the least of f(θ) + λ/2 ‖θ − w‖², by local training from w; then w ← w − ηλ(w − θ).
+
+    w is sent, θ is kept. The paper's inner iterations are the plan's local steps.
+    """
+
+    strength: float
+    lr: float
+    loops: int
+    roles: tuple[str, ...] = ()
+
+    def __call__(self, start: Tree, order: Order, home: Home, fit: Fitter) -> Work:
+        now = start
+        for loop in range(self.loops):
+            pull = _towards(now, self.strength)
+            found = fit(now, pull, again=f"loop {loop}" if loop else "")
+            step = self.lr * self.strength
+            now = map_trees(partial(torch.lerp, weight=step), now, found.fitted)
+        return Work(replace(found, fitted=now), home={PERSONAL: found.fitted})
+
+
+def _towards(anchor: Tree, strength: float) -> Pull:
+    return lambda now: scale(sub(now, anchor), strength)
+
+
+def pfedme(strength: float, lr: float, loops: int = 1, beta: float = 1.0) -> Algorithm[Sum]:
+    """pFedMe with λ = `strength`, η = `lr` (ηλ ≤ 1) and the server's β: w ← (1 − β) w + β mean; 0 freezes it."""
+    return replace(
+        fedavg(),
+        name="pfedme",
+        local=Envelope(strength, lr, loops),
+        server=Momentum(lr=beta, beta=0.0),
+        own=own_model,
+    )
