@@ -33,7 +33,7 @@ def export(path: Path, target: Path) -> None:
         plain = plan.model_copy(update={"model": plan.model.model_copy(update={"quantise": None})})
         base, _ = make_base(plain)
         adapted = make_adapter(plain, base)
-        adapted.write(loaded.state.adapter)
+        adapted.load(loaded.state.public)
         model = adapted.model
     merged: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model
     card = model_card(loaded, RunFolder(path, read_only=True))

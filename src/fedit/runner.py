@@ -135,7 +135,7 @@ class Run:
         began = time.perf_counter()
         last = state.round == self.plan.federation.rounds
         if state.round % self.plan.evaluation.every == 0 or last:
-            record["evaluation"] = self._score(state.adapter)
+            record["evaluation"] = self._score(state)
         record.setdefault("seconds", {})["evaluate"] = time.perf_counter() - began
         record["memory_mib"] = peak_memory_mib()
         record["time"] = time.time()
@@ -146,9 +146,9 @@ class Run:
             tracker.log(state.round, numbers_of(record))
         return Finished(state.round, record, state.adapter)
 
-    def _score(self, adapter: Tree) -> Record:
+    def _score(self, state: State) -> Record:
         job = self.job
-        job.adapted.write(adapter)
+        job.adapted.load(state.public)
         batch = self.plan.evaluation.batch
         scored: Record = {}
         if job.test.rows:
@@ -234,7 +234,7 @@ class Run:
     def _deliver(self) -> None:
         """Write the final adapter as PEFT reads it, and the base beside it where it was made here."""
         job, path = self.job, self.folder.path
-        job.adapted.write(self.state.adapter)
+        job.adapted.load(self.state.public)
         source = job.base.source
         if source == "made":
             source = str(path.absolute() / "base")

@@ -75,7 +75,7 @@ def load_run(path: Path) -> Loaded:
             f"model {base.source}: is not the base that {path} was trained on (its weights have changed); "
             "put that one back"
         )
-    adapted.write(state.adapter)
+    adapted.load(state.public)
     forward = forward_of(plan, adapted, encoder.pad_id, base.device)
     return Loaded(plan, base, adapted, forward, encoder, state, known["data"])
 

@@ -81,7 +81,9 @@ def test_every_role_has_its_own_mean():
 
 def test_pace_one_is_the_mean_itself_bit_for_bit():
     """w + (w_k − w) would not be w_k."""
-    stepped = Replace().step(State(0, {ADAPTER: tree(1)}), total({7.0: {ADAPTER: tree(2)}}), order())
+    stepped = Replace().step(
+        State(0, {ADAPTER: tree(1)}), total({7.0: {ADAPTER: tree(2)}}), order()
+    )
     assert same(stepped.adapter, tree(2))
     naive = {n: tree(1)[n] + (tree(2)[n] - tree(1)[n]) for n in tree(1)}
     assert not same(naive, tree(2))

@@ -98,7 +98,7 @@ def test_unbiased_weights_average_to_the_shares_exactly(kind, n, measure, cap, w
     for chance, cohort in kind(n):
         weights = Unbiased(measure, cap)(cohort, POPULATION)
         assert weights.pace == pytest.approx(sum(weights.by_client.values()), abs=1e-15)
-        for client in weights.by_client:
+        for client, weight in weights.by_client.items():
             mean[client] += chance * weight
     assert list(mean.values()) == pytest.approx(wanted, abs=1e-12)
 

@@ -1,4 +1,4 @@
-"""Ditto: a model of each client's own, pulled to the global one (Li et al., arXiv 2012.04221, Algorithm 1)."""
+"""Ditto: a model of each client's own, drawn to the global one (arXiv 2012.04221, Algorithm 1)."""
 
 from dataclasses import dataclass, replace
 

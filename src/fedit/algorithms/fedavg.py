@@ -60,7 +60,7 @@ class Replace:
 
 
 def moved(state: State, stepped: State, order: Order) -> Tree:
-    """What a step changed, in fp64, of the parameters that travelled: a server optimizer's pseudo-gradient."""
+    """What a step changed of what travelled, in fp64: the pseudo-gradient of a server's optimizer."""
     new, old = only(stepped.adapter, order.travels), state.adapter
     return {name: t.double() - old[name].double() for name, t in new.items()}
 

@@ -1,4 +1,4 @@
-"""FedEx-LoRA: what averaging factors loses goes into the base (Singhal et al., arXiv 2410.09432, equation 7)."""
+"""FedEx-LoRA: what averaging factors loses goes into the base (arXiv 2410.09432, equation 7)."""
 
 from dataclasses import dataclass, replace
 
@@ -60,5 +60,5 @@ def empty_base(adapter: Tree) -> Tree:
 
 
 def fedex_lora(scale: float) -> Algorithm[Sum]:
-    """FedEx-LoRA with LoRA's scale s = α/r; clients receive the residual, as large as the layers themselves."""
+    """FedEx-LoRA with LoRA's s = α/r; clients receive the residual, as large as the layers are."""
     return replace(fedavg(), name="fedex_lora", combine=Products(), server=Residual(scale))

@@ -1,4 +1,4 @@
-"""FedAdagrad, FedYogi and FedAdam: adaptive steps on the server (Reddi et al., arXiv 2003.00295, Algorithm 2)."""
+"""FedAdagrad, FedYogi and FedAdam: adaptive steps on the server (arXiv 2003.00295, Algorithm 2)."""
 
 from dataclasses import dataclass, field
 from typing import Literal

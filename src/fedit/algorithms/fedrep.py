@@ -1,4 +1,4 @@
-"""FedPer and FedRep: some parameters are shared, the rest stays (arXiv 1912.00818; 2102.07078, Algorithm 1)."""
+"""FedPer and FedRep: some parameters are shared, the rest stays (arXiv 1912.00818, 2102.07078)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,9 @@ class Private:
                 f"algorithm.personal: {missing[0]!r} is in no parameter's name; one is {min(names)}"
             )
         if stays == names:
-            raise InputError("algorithm.personal: it names every parameter, so none would be shared")
+            raise InputError(
+                "algorithm.personal: it names every parameter, so none would be shared"
+            )
         return names, names - stays
 
 

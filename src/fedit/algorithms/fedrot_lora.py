@@ -1,4 +1,4 @@
-"""FedRot-LoRA: factors are turned towards the last global ones before they are averaged (arXiv 2602.23638)."""
+"""FedRot-LoRA: factors are turned to the last global ones before they are averaged (arXiv 2602.23638)."""
 
 from dataclasses import dataclass, replace
 

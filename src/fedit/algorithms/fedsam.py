@@ -1,4 +1,4 @@
-"""FedSAM: clients look for flat minima (Qu et al., arXiv 2206.02618, Algorithm 1; SAM is arXiv 2010.01412)."""
+"""FedSAM: clients look for flat minima (arXiv 2206.02618, Algorithm 1; SAM is 2010.01412)."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""FlexLoRA: the mean of the products, cut to each client's rank by SVD (Bai et al., arXiv 2402.11505, section 3)."""
+"""FlexLoRA: the mean of the products, cut to each client's rank by SVD (arXiv 2402.11505, section 3)."""
 
 from dataclasses import dataclass, replace
 
@@ -34,6 +34,4 @@ class Refactored:
 
 def flexlora() -> Algorithm[Sum]:
     """FlexLoRA: clients of any rank; those of a lower one receive the strongest directions."""
-    return replace(
-        fedavg(), name="flexlora", combine=Products(factors=False), server=Refactored()
-    )
+    return replace(fedavg(), name="flexlora", combine=Products(factors=False), server=Refactored())

@@ -1,4 +1,4 @@
-"""pFedMe: personal models as Moreau envelopes of the global one (Dinh et al., arXiv 2006.08848, Algorithm 1)."""
+"""pFedMe: personal models as Moreau envelopes of the global one (arXiv 2006.08848, Algorithm 1)."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,7 +41,7 @@ def _towards(anchor: Tree, strength: float) -> Pull:
 
 
 def pfedme(strength: float, lr: float, loops: int = 1, beta: float = 1.0) -> Algorithm[Sum]:
-    """pFedMe with λ = `strength`, η = `lr` (ηλ ≤ 1) and the server's β: w ← (1 − β) w + β mean; 0 freezes it."""
+    """pFedMe with λ = `strength`, η = `lr` (ηλ ≤ 1) and the server's β: w ← (1 − β) w + β mean."""
     return replace(
         fedavg(),
         name="pfedme",

@@ -31,7 +31,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Powers:
-    """Σ F_k^q w_k, and Σ h_k with h_k = q F_k^(q−1) ‖L(w − w_k)‖² + L F_k^q; weights of the plan are not used."""
+    """Σ F_k^q w_k, and Σ h_k with h_k = q F_k^(q−1) ‖L(w − w_k)‖² + L F_k^q, without the plan's weights."""
 
     q: float
     lipschitz: float
@@ -54,7 +54,7 @@ class Powers:
 
 @dataclass(frozen=True, slots=True)
 class Damped:
-    """w ← w − Σ F_k^q L (w − w_k) / Σ h_k: a step of L Σ F_k^q / Σ h_k towards the mean with weights F_k^q."""
+    """w ← w − Σ F_k^q L (w − w_k) / Σ h_k: a step towards the mean with weights F_k^q."""
 
     lipschitz: float
 

@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates against client drift (Karimireddy et al., arXiv 1910.06378, Algorithm 1, option II)."""
+"""SCAFFOLD: control variates against client drift (arXiv 1910.06378, Algorithm 1, option II)."""
 
 from dataclasses import dataclass, replace
 

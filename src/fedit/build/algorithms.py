@@ -113,7 +113,8 @@ def _stepping(how: FedAvgM | FedOpt, inner: Any) -> Any:
 
 def _ranks(plan: Plan, population: Sequence[Client]) -> dict[str, int]:
     """Each client's rank: tiers in the order of size, or of a draw from the run's seed."""
-    assert isinstance(plan.adapter, Lora) and plan.adapter.ranks is not None
+    assert isinstance(plan.adapter, Lora)
+    assert plan.adapter.ranks is not None
     how, clients = plan.adapter.ranks, list(population)
     if how.by == "size":
         clients.sort(key=lambda client: client.examples)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedit import config
-from fedit.build.model import adapt, forward_of, make_base, trains_base
 from fedit.build.algorithms import make_algorithm
+from fedit.build.model import adapt, forward_of, make_base, trains_base
 from fedit.config import Plan
 from fedit.core.client import answer
 from fedit.core.errors import BrokenInvariant

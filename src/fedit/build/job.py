@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fedit import config
+from fedit.build.algorithms import make_algorithm
 from fedit.build.hosting import PRELOAD, Hosting, lend_to_workers, make_engine, on_workers
 from fedit.build.model import forward_of, make_adapter, make_base
-from fedit.build.algorithms import make_algorithm
 from fedit.build.words import make_policy
 from fedit.config import Plan
 from fedit.core.errors import InputError
@@ -26,8 +26,8 @@ from fedit.corpus import (
     taking_part,
 )
 from fedit.data.partition import Parts
-from fedit.engines.processes import warm_up
 from fedit.engines.cluster import need_ray
+from fedit.engines.processes import warm_up
 from fedit.report.folder import TOKENS
 from fedit.train.adapters import Adapted
 from fedit.train.forward import Forward

@@ -66,7 +66,9 @@ class Ranks(Section):
         if self.tiers != sorted(set(self.tiers)):
             raise ValueError("tiers must rise, e.g. [2, 4, 8]")
         if self.shares and len(self.shares) != len(self.tiers):
-            raise ValueError(f"{len(self.shares)} shares for {len(self.tiers)} tiers: give one each")
+            raise ValueError(
+                f"{len(self.shares)} shares for {len(self.tiers)} tiers: give one each"
+            )
         return self
 
 
@@ -88,7 +90,9 @@ class Lora(Section):
     @model_validator(mode="after")
     def _highest(self) -> "Lora":
         if self.ranks and self.ranks.tiers[-1] != self.rank:
-            raise ValueError(f"rank {self.rank} must be the highest of ranks.tiers {self.ranks.tiers}")
+            raise ValueError(
+                f"rank {self.rank} must be the highest of ranks.tiers {self.ranks.tiers}"
+            )
         return self
 
     @property

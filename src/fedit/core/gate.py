@@ -21,7 +21,7 @@ def not_finite(tree: Tree) -> str | None:
 
 
 def expected(order: Order, roles: tuple[str, ...], client: str = "") -> dict[str, Spec]:
-    """Names, shapes and dtypes, by role, that this client's update must have; that of most, if none is named."""
+    """Names, shapes and dtypes, by role, of this client's update; unless one is named, of most clients'."""
     travels = spec(only(received_by(client, order), order.travels))
     return dict.fromkeys((ADAPTER, *roles), travels)
 

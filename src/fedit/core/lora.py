@@ -1,6 +1,6 @@
 """LoRA's factors in a tree: which belong together, their products, and how a rank is cut and filled up.
 
-A layer's change is ΔW = s B A with A [r × in] and B [out × r] (arXiv 2106.09685); products here are without s.
+A layer changes by ΔW = s B A with A [r × in] and B [out × r] (arXiv 2106.09685); products are without s.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,9 +31,7 @@ def layers(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 def products(tree: Mapping[str, Tensor]) -> Tree:
     """B A of each layer in fp64, [out × in] by the layer's name."""
-    return {
-        layer: tree[b].double() @ tree[a].double() for layer, (a, b) in layers(tree).items()
-    }
+    return {layer: tree[b].double() @ tree[a].double() for layer, (a, b) in layers(tree).items()}
 
 
 def product_norm(tree: Mapping[str, Tensor]) -> float:

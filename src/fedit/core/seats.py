@@ -223,7 +223,7 @@ Prepare = Callable[[State, Order], Order]
 
 
 Own = Callable[[Tree, Order, Home, Fitter], Tree]
-"""(what a client received, with its order, what it keeps, its trainer) → its own model; it need not have trained before."""
+"""(what a client received, its order, what it keeps, its trainer) → its own model."""
 
 
 def as_received(received: Tree, order: Order, home: Home, fit: Fitter) -> Tree:

@@ -47,7 +47,7 @@ def carry_out(job: Job, base: Base | None) -> None:
         for _ in run.rounds():
             pass
         done = run.job
-        done.adapted.write(run.state.adapter)
+        done.adapted.load(run.state.public)
         _score(
             job,
             Loaded(

@@ -1,7 +1,7 @@
 """Adapters on a base model, and the one mapping between an adapter and a tree of named tensors."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from peft import (
     get_peft_model,
 )
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from fedit.config import IA3, Adapter, Lora, Plain, Virtual
 from fedit.core.errors import BrokenInvariant, InputError
+from fedit.core.messages import ADAPTER, BASE, Payload
 from fedit.core.seeds import stream
 from fedit.core.tree import Tree, spec
 
@@ -37,6 +38,33 @@ class Adapted:
 
     model: nn.Module
     parameters: dict[str, nn.Parameter]
+    _shifted: dict[str, tuple[nn.Parameter, Tensor]] = field(default_factory=dict, repr=False)
+
+    def load(self, public: Payload) -> None:
+        """Set the adapter, and the base as far as a method has added to it. Raises AdapterError."""
+        self.write(public[ADAPTER])
+        self.shift(public.get(BASE, {}))
+
+    def shift(self, extra: Tree) -> None:
+        """Base weights become what was loaded plus `extra`, [out × in] by the layer's name, and no more.
+
+        A shifted layer has weights of its own: nobody who shares the base sees it.
+        """
+        for layer in self._shifted.keys() - extra.keys():
+            self._base_of(layer).weight = self._shifted.pop(layer)[0]
+        for layer, values in extra.items():
+            base = self._base_of(layer)
+            loaded, last = self._shifted.get(layer, (base.weight, None))
+            if last is not values:
+                turned = values.T if type(base).__name__ == "Conv1D" else values
+                moved = loaded.detach().float() + turned.to(loaded.device)
+                base.weight = nn.Parameter(moved.to(loaded.dtype), requires_grad=False)
+                self._shifted[layer] = (loaded, values)
+
+    def _base_of(self, layer: str) -> nn.Module:
+        module: Any = self.model.get_submodule(layer)
+        base: nn.Module = module.base_layer
+        return base
 
     def read(self) -> Tree:
         """A copy of the adapter in fp32 on the CPU."""

@@ -11,7 +11,7 @@ import torch
 
 from fedit.config import Local
 from fedit.core.errors import FeditError
-from fedit.core.messages import Order, Payload
+from fedit.core.messages import BASE, Order, Payload
 from fedit.core.seats import Aim, Fit
 from fedit.core.seeds import generator, stream
 from fedit.core.tree import Tree
@@ -39,6 +39,7 @@ class Supervised:
         rows = self._rows(client)
         began = time.perf_counter()
         self.adapted.write(start)
+        self.adapted.shift(order.public.get(BASE, {}))
         before = self.adapted.watch_base()
         trains = order.trains if aim.trains is None else aim.trains
         named = {n: p for n, p in self.adapted.parameters.items() if n in trains}
@@ -89,6 +90,7 @@ class Supervised:
         """Mean nats a supervised token over all of the client's rows, without dropout."""
         rows, total, tokens = self._rows(client), 0.0, 0
         self.adapted.write(at)
+        self.adapted.shift(order.public.get(BASE, {}))
         self.adapted.model.eval()
         like = sorted(rows, key=lambda row: len(row.ids))
         with torch.inference_mode():
@@ -132,9 +134,7 @@ class Supervised:
         optimizer.step()
         return loss, supervised, tokens
 
-    def _backward(
-        self, rows: list[Encoded], optimizer: torch.optim.Optimizer
-    ) -> tuple[float, int]:
+    def _backward(self, rows: list[Encoded], optimizer: torch.optim.Optimizer) -> tuple[float, int]:
         """Fresh gradients of the batch's mean loss; the loss's sum, and its supervised tokens."""
         size = self.plan.micro_batch or len(rows)
         parts = [rows[i : i + size] for i in range(0, len(rows), size)]
