@@ -3,32 +3,106 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 
+from fedit.algorithms.afl import afl
+from fedit.algorithms.apfl import apfl
+from fedit.algorithms.ditto import ditto
 from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.fedavgm import Momentum
+from fedit.algorithms.feddyn import feddyn
+from fedit.algorithms.fedex_lora import fedex_lora
+from fedit.algorithms.fednova import fednova
+from fedit.algorithms.fedopt import Adaptive
 from fedit.algorithms.fedprox import fedprox
+from fedit.algorithms.fedrep import fedper, fedrep
+from fedit.algorithms.fedrot_lora import fedrot_lora
+from fedit.algorithms.fedsa_lora import fedsa_lora
+from fedit.algorithms.fedsam import fedsam
+from fedit.algorithms.ffa_lora import ffa_lora
+from fedit.algorithms.flexlora import flexlora
+from fedit.algorithms.flora import flora
+from fedit.algorithms.hetlora import hetlora
+from fedit.algorithms.ifca import ifca
+from fedit.algorithms.perfedavg import perfedavg
+from fedit.algorithms.pfedme import pfedme
+from fedit.algorithms.qfedavg import qfedavg
+from fedit.algorithms.ranks import with_ranks
+from fedit.algorithms.rolora import rolora
+from fedit.algorithms.scaffold import scaffold
+from fedit.algorithms.term import term
 from fedit.core.messages import Order, State
-from fedit.core.seats import Aim, Algorithm, Answer
-from fedit.core.tree import same
+from fedit.core.seats import Algorithm, Answer
+from fedit.core.tree import only, same
 from fedit.core.wire import pack, unpack
 from fedit.engines.inprocess import InProcess
 from fedit.engines.messages import pack_answer, pack_order
-from tests.toy import Toy, last, toy_policy, tree
+from tests.toy import RATE, Toy, last, toy_policy, tree
 
 
 @dataclass(frozen=True)
 class Row:
-    """An algorithm, and the setting under which it must equal FedAvg bit for bit."""
+    """An algorithm, and the setting under which it must equal FedAvg bit for bit, where there is one.
+
+    `alone` says that one client and one round are plain local training; `sends` are roles of what clients
+    keep that they send as well.
+    """
 
     make: Callable[[], Algorithm]
-    neutral: Callable[[], Algorithm]
+    neutral: Callable[[], Algorithm] | None = None
+    alone: bool = True
+    sends: tuple[str, ...] = ()
+
+
+CLIENTS = {f"c{i}": 10 + 7 * i for i in range(6)}  # as in tests/toy.py
+
+
+def server(made: Callable[..., Any], **options: Any) -> Callable[[], Algorithm]:
+    """FedAvg with that server."""
+    return lambda: replace(fedavg(), server=made(**options))
+
+
+def mixed(made: Callable[..., Algorithm], *given: Any) -> Callable[[], Algorithm]:
+    """The method for clients of rank 1 and 2."""
+    ranks = {client: 1 + number % 2 for number, client in enumerate(CLIENTS)}
+    return lambda: with_ranks(made(*given), ranks, 2)
 
 
 ALGORITHMS = {
     "fedavg": Row(fedavg, fedavg),
     "fedprox": Row(lambda: fedprox(0.3), lambda: fedprox(0.0)),
+    "fedavgm": Row(server(Momentum), server(Momentum, beta=0.0, lr=1.0), alone=True),
+    "fedadagrad": Row(server(Adaptive, kind="adagrad"), alone=False),
+    "fedyogi": Row(server(Adaptive, kind="yogi"), alone=False),
+    "fedadam": Row(server(Adaptive, kind="adam"), alone=False),
+    "scaffold": Row(lambda: scaffold(6), sends=("control",)),
+    "fednova": Row(fednova, fednova),  # the toy's clients all take as many steps
+    "feddyn": Row(lambda: feddyn(0.1, 6), alone=False),
+    "fedsam": Row(lambda: fedsam(0.1), lambda: fedsam(0.0), alone=False),
+    "ffa_lora": Row(ffa_lora),
+    "rolora": Row(rolora),
+    "fedsa_lora": Row(fedsa_lora, alone=False),
+    "fedex_lora": Row(lambda: fedex_lora(2.0)),
+    "flora": Row(lambda: flora(2.0), alone=False),
+    "flexlora": Row(flexlora, alone=False),
+    "hetlora": Row(lambda: hetlora(2), lambda: hetlora(2, by_norm=False)),
+    "fedrot_lora": Row(lambda: fedrot_lora(0.5), lambda: fedrot_lora(0.0), alone=False),
+    "flora, mixed": Row(mixed(flora, 2.0), alone=False),
+    "flexlora, mixed": Row(mixed(flexlora), alone=False),
+    "hetlora, mixed": Row(mixed(hetlora, 2), alone=False),
+    "qfedavg": Row(lambda: qfedavg(1.0, RATE), alone=False),
+    "afl": Row(lambda: afl(0.1, CLIENTS), lambda: afl(0.0, CLIENTS)),
+    "term": Row(lambda: term(1.0), lambda: term(0.0)),
+    "ditto": Row(lambda: ditto(0.3), lambda: ditto(0.3)),
+    "pfedme": Row(lambda: pfedme(15.0, 0.05, 2), alone=False),
+    "perfedavg": Row(lambda: perfedavg(0.01), lambda: perfedavg(0.0), alone=False),
+    "apfl": Row(lambda: apfl(0.5), lambda: apfl(0.5)),
+    "fedper": Row(lambda: fedper(["lora_B"])),
+    "fedrep": Row(lambda: fedrep(["lora_B"]), alone=False),
+    "ifca": Row(lambda: ifca(2), lambda: ifca(1)),
 }
 ENGINES = ("inprocess", "loopback", "hosted")  # hosted: what workers do, without the processes
 
@@ -76,37 +150,27 @@ def test_the_order_of_the_population_changes_rounding_at_most(row, kind, tmp_pat
         torch.testing.assert_close(other[name], value, rtol=1e-6, atol=1e-6)
 
 
-@every
+@pytest.mark.parametrize("name", [name for name, row in ALGORITHMS.items() if row.alone])
 @on_every
-def test_one_client_is_plain_local_training_bit_for_bit(row, kind, tmp_path):
-    algorithm, toy = row.make(), Toy(tmp_path, clients=1)
-    usual = toy.run(algorithm, kind, until=1, policy=toy_policy(1.0))
-    order = usual[0].order
-    alone = toy.trainer.fit("c0", order, tree(1), Aim(_pull(algorithm, order)), {})
-    assert same(last(usual), alone.fitted)
-    assert not same(last(usual), tree(1))
+def test_one_client_is_plain_local_training_bit_for_bit(name, kind, tmp_path):
+    algorithm, toy = ALGORITHMS[name].make(), Toy(tmp_path, clients=1)
+    fit, fits = toy.trainer.fit, []
+
+    def spied(client, order, start, aim, memory):
+        fits.append(fit(client, order, start, aim, memory))
+        return fits[-1]
+
+    toy.trainer.fit = spied
+    [done] = toy.run(algorithm, kind, until=1, policy=toy_policy(1.0))
+    sent = only(fits[0].fitted, done.order.travels)  # a second fit is the client's own
+    assert same(last([done]), {**tree(1), **sent})
+    assert not same(last([done]), tree(1))
 
 
-def _pull(algorithm: Algorithm, order: Order):
-    """The pull that the algorithm's local part hands to the trainer."""
-    seen = []
-
-    def fit(start, pull=None):
-        seen.append(pull)
-        from fedit.core.seats import Fit
-
-        return Fit(start)
-
-    from fedit.core.messages import Home
-
-    algorithm.local(order.public["adapter"], order, Home(), fit)
-    return seen[0]
-
-
-@every
+@pytest.mark.parametrize("name", [name for name, row in ALGORITHMS.items() if row.neutral])
 @on_every
-def test_the_neutral_setting_is_fedavg_bit_for_bit(row, kind, tmp_path):
-    neutral = Toy(tmp_path / "a").run(row.neutral(), kind)
+def test_the_neutral_setting_is_fedavg_bit_for_bit(name, kind, tmp_path):
+    neutral = Toy(tmp_path / "a").run(ALGORITHMS[name].neutral(), kind)
     plain = Toy(tmp_path / "b").run(fedavg(), kind)
     assert same(last(neutral), last(plain))
 
@@ -179,7 +243,8 @@ def test_nothing_private_reaches_the_wire(row, kind, tmp_path):
             yield reply
 
     secret = torch.full((8,), 123.456)
-    start = replace(algorithm.server.init(tree(1)), private={"moments": {"m": secret}})
+    start = algorithm.server.init(tree(1))
+    start = replace(start, private={**start.private, "moments": {"m": secret}})
     toy.run(
         algorithm,
         engine=type("Tapped", (), {"ask": staticmethod(tapped), "clients": engine.clients})(),
@@ -190,7 +255,12 @@ def test_nothing_private_reaches_the_wire(row, kind, tmp_path):
         "the search itself must find what is sent"
     )
     assert secret.numpy().tobytes() not in wire
-    speeds = [home for client in toy.population for home in _home_tensors(engine, client.id)]
+    speeds = [
+        value
+        for client in toy.population
+        for role, value in _home_tensors(engine, client.id)
+        if role not in row.sends and bool(value.any())
+    ]
     assert speeds
     assert not any(speed.numpy().tobytes() in wire for speed in speeds)
     for target in toy.trainer.targets.values():
@@ -199,7 +269,7 @@ def test_nothing_private_reaches_the_wire(row, kind, tmp_path):
 
 def _home_tensors(engine: InProcess, client: str):
     home = engine.homes.load(client, 10**6)
-    return [value for role in home.payload.values() for value in role.values()]
+    return [(role, value) for role, tree in home.payload.items() for value in tree.values()]
 
 
 @every
