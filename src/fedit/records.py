@@ -31,6 +31,7 @@ def round_record(done: Round, seconds: float) -> Record:
         "attempt": done.order.attempt,
         "cohort": list(done.order.cohort),
         "weights": dict(done.order.weights),
+        **done.told,
         "loss": loss / sums["supervised"] if sums["supervised"] else None,
         "tokens": sums["tokens"],
         "bytes_down": sums["bytes_down"],

@@ -25,9 +25,10 @@ class Products:
 
     def add(self, total: Sum, update: Update, order: Order) -> Sum:
         weight = order.weights[update.client]
-        if self.factors:
-            total.add(update.payload, weight)
-        total.add({PRODUCT: products(update.payload[ADAPTER])}, weight)
+        payload = {**update.payload, PRODUCT: products(update.payload[ADAPTER])}
+        if not self.factors:
+            del payload[ADAPTER]
+        total.add(payload, weight)
         return total
 
     def merge(self, total: Sum, other: Sum) -> Sum:

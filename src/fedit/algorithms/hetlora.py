@@ -27,7 +27,7 @@ class Sparse:
         weight, adapter = order.weights[update.client], update.payload[ADAPTER]
         if self.by_norm:
             weight *= max(product_norm(adapter), 1e-12)
-        total.add({ADAPTER: filled(adapter, self.rank)}, weight)
+        total.add({**update.payload, ADAPTER: filled(adapter, self.rank)}, weight)
         return total
 
     def merge(self, total: Sum, other: Sum) -> Sum:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import Mean, Replace, fedavg
 from fedit.algorithms.losses import LOSS, Told
-from fedit.core.messages import ADAPTER, Home, Order, State, Update
+from fedit.core.messages import Home, Order, State, Update
 from fedit.core.seats import Algorithm, Fitter, Local, Work
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree, norm, only, sub
@@ -44,7 +44,7 @@ class Powers:
         loss = max(update.metrics[LOSS], 1e-12)
         square = (self.lipschitz * update.metrics[_MOVED]) ** 2
         power = loss**self.q
-        total.add({ADAPTER: update.payload[ADAPTER]}, power)
+        total.add(update.payload, power)
         total.count(_CURVATURE, self.q * power / loss * square + self.lipschitz * power)
         return total
 

@@ -9,6 +9,7 @@ import numpy as np
 from fedit.algorithms.afl import afl
 from fedit.algorithms.apfl import apfl
 from fedit.algorithms.ditto import ditto
+from fedit.algorithms.exactness import measured
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedavgm import Momentum
 from fedit.algorithms.feddyn import feddyn
@@ -44,8 +45,11 @@ def make_algorithm(plan: Plan, population: Sequence[Client] = ()) -> Algorithm[A
     algorithm = _method(plan, population)
     if how := getattr(plan.algorithm, "server", None):
         algorithm = replace(algorithm, server=_stepping(how, algorithm.server))
-    if isinstance(plan.adapter, Lora) and plan.adapter.ranks:
-        algorithm = with_ranks(algorithm, _ranks(plan, population), plan.adapter.rank)
+    lora = plan.adapter if isinstance(plan.adapter, Lora) else None
+    if lora and lora.ranks:
+        algorithm = with_ranks(algorithm, _ranks(plan, population), lora.rank)
+    if lora and not lora.dora and plan.evaluation.exactness:
+        algorithm = measured(algorithm, lora.scale)
     return algorithm
 
 

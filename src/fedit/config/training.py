@@ -65,7 +65,10 @@ class Local(Section):
 
 
 class Evaluation(Section):
-    """Held-out loss every `every` rounds; `clients` scores each client's own validation rows as well."""
+    """Held-out loss every `every` rounds; `clients` scores each client's own validation rows as well.
+
+    `exactness` measures what combining LoRA's factors loses in each round.
+    """
 
     every: int = Field(1, ge=1)
     batch: int = Field(16, ge=1)
@@ -73,3 +76,4 @@ class Evaluation(Section):
     clients: bool = False
     by: str = "category"
     max_new_tokens: int = Field(64, ge=1)
+    exactness: bool = True

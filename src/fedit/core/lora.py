@@ -13,6 +13,9 @@ from fedit.core.tree import Tree
 A, B = "lora_A", "lora_B"
 """Part of the names of the factors."""
 
+SKETCH = "sketch"
+"""Role in a sum of what measures exactness."""
+
 
 def layers(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """The names of both factors by the layer's own name; what is no LoRA factor is left out.

@@ -24,12 +24,16 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A finished round: the new state, the order that led to it, who replied what, who failed and why."""
+    """A finished round: the new state, the order that led to it, who replied what, who failed and why.
+
+    `told` is what the algorithm measured of it.
+    """
 
     state: State
     order: Order
     metrics: dict[str, Metrics]
     failures: list[Failure] = field(default_factory=list)
+    told: Metrics = field(default_factory=dict)
 
 
 class TooFewReplies(FeditError):
@@ -79,8 +83,10 @@ def rounds(
             raise TooFewReplies(order, len(metrics), needed, failures)
         for guard in reversed(algorithm.guards):
             total = guard.open(total, order)
-        state = replace(algorithm.server.step(state, total, order), round=state.round + 1)
-        yield Round(state, order, metrics, failures)
+        stepped = replace(algorithm.server.step(state, total, order), round=state.round + 1)
+        told = algorithm.measure(state, stepped, total, order)
+        state = stepped
+        yield Round(state, order, metrics, failures, told)
 
 
 def make_order(

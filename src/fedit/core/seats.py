@@ -231,6 +231,15 @@ def as_received(received: Tree, order: Order, home: Home, fit: Fitter) -> Tree:
     return {**received, **home.payload.get(KEPT, {})}
 
 
+Measure = Callable[[State, State, Any, Order], Metrics]
+"""(state before, state after, the round's total, order) → what to tell of the round."""
+
+
+def nothing(old: State, new: State, total: Any, order: Order) -> Metrics:
+    """There is nothing to tell."""
+    return {}
+
+
 def unchanged(state: State, order: Order) -> Order:
     """The usual order."""
     return order
@@ -238,7 +247,7 @@ def unchanged(state: State, order: Order) -> Order:
 
 @dataclass(frozen=True)
 class Algorithm(Generic[T]):
-    """A federated method: seven seats, checked against each other when it is built."""
+    """A federated method: its seats, checked against each other when it is built."""
 
     name: str
     local: Local
@@ -248,6 +257,7 @@ class Algorithm(Generic[T]):
     guards: tuple[Guard, ...] = ()
     prepare: Prepare = unchanged
     own: Own = as_received
+    measure: Measure = nothing
 
     def __post_init__(self) -> None:
         if ADAPTER in self.local.roles:
