@@ -10,7 +10,7 @@ from fedit.algorithms.afl import afl
 from fedit.algorithms.apfl import apfl
 from fedit.algorithms.ditto import ditto
 from fedit.algorithms.exactness import measured
-from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.fedavg import Replace, fedavg
 from fedit.algorithms.fedavgm import Momentum
 from fedit.algorithms.feddyn import feddyn
 from fedit.algorithms.fedex_lora import fedex_lora
@@ -59,6 +59,8 @@ def _method(plan: Plan, population: Sequence[Client]) -> Algorithm[Any]:
     match how.name:
         case "fedavg":
             return fedavg()
+        case "fedavgm" | "fedadagrad" | "fedyogi" | "fedadam":
+            return replace(fedavg(), name=how.name, server=_stepping(how, Replace()))
         case "fedprox":
             return fedprox(how.mu)
         case "scaffold":

@@ -5,6 +5,7 @@ import sys
 
 from fedit.cli import (  # noqa: F401 - each adds its commands
     chat,
+    compare,
     estimate,
     federate,
     microworld,

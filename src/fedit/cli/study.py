@@ -44,9 +44,9 @@ def study(
     if dry_run:
         _plan(asked, tune)
         return
-    say = _silent if quiet or as_json else _say
+    say = say_nothing if quiet or as_json else say_on
     try:
-        found = _carry_out(asked, resume, tune, say)
+        found = carry_out(asked, resume, tune, say)
     except KeyboardInterrupt:
         words = ["fedit study", str(asked.folder), *(["--tune"] if tune else []), "--resume"]
         print(f"\ninterrupted; continue with: {' '.join(words)}", file=sys.stderr)
@@ -54,7 +54,7 @@ def study(
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
     elif not quiet:
-        _show(asked, found, tune)
+        show_study(asked, found, tune)
 
 
 def _read(recipe: Path, changes: list[str] | None, output: Path | None, resume: bool) -> "Study":
@@ -72,9 +72,10 @@ def _read(recipe: Path, changes: list[str] | None, output: Path | None, resume: 
     return load_study(recipe, words)
 
 
-def _carry_out(
+def carry_out(
     asked: "Study", resume: bool, tune: bool, say: Callable[[str], None]
 ) -> dict[str, Any]:
+    """Run what is left of a study, or of its tuning, and return what it found."""
     from fedit.studies.lines import Lines
     from fedit.studies.study import OpenStudy
     from fedit.studies.tuning import OpenTuning
@@ -106,7 +107,8 @@ def _plan(asked: "Study", tune: bool) -> None:
             print(f"{tried}{job.place}: {job.samples:,} samples")
 
 
-def _show(asked: "Study", found: dict[str, Any], tune: bool) -> None:
+def show_study(asked: "Study", found: dict[str, Any], tune: bool) -> None:
+    """Print a study's tables."""
     from rich.console import Console
 
     from fedit.studies.table import tables
@@ -119,9 +121,10 @@ def _show(asked: "Study", found: dict[str, Any], tune: bool) -> None:
     print(f"done: {Path(asked.folder) / name}", file=sys.stderr)
 
 
-def _say(text: str) -> None:
+def say_on(text: str) -> None:
+    """A line for a person."""
     print(printable(text), file=sys.stderr, flush=True)
 
 
-def _silent(text: str) -> None:
-    pass
+def say_nothing(text: str) -> None:
+    """Nothing."""

@@ -8,7 +8,7 @@ from fedit.config.section import Section, named
 
 
 class FedAvgM(Section):
-    """Momentum on the server (arXiv 1909.06335); β = 0 leaves a server's learning rate."""
+    """FedAvg with momentum on the server (arXiv 1909.06335); β = 0 leaves a server's learning rate."""
 
     name: Literal["fedavgm"] = "fedavgm"
     lr: float = Field(1.0, gt=0)
@@ -16,7 +16,7 @@ class FedAvgM(Section):
 
 
 class FedOpt(Section):
-    """Adaptive steps on the server (arXiv 2003.00295)."""
+    """FedAvg with adaptive steps on the server (arXiv 2003.00295)."""
 
     name: Literal["fedadagrad", "fedyogi", "fedadam"]
     lr: float = Field(1e-2, gt=0)
@@ -174,6 +174,8 @@ class Ifca(Section):
 
 Algorithm = Annotated[
     FedAvg
+    | FedAvgM
+    | FedOpt
     | FedProx
     | Scaffold
     | FedNova

@@ -3,6 +3,7 @@
 from fedit.recipe.checked import differences, dump_plan
 from fedit.recipe.plans import changed, load_plan, make_plan
 from fedit.recipe.studies import arm_plan, grid, load_study, make_study
+from fedit.recipe.words import read_word
 
 __all__ = [
     "arm_plan",
@@ -14,4 +15,5 @@ __all__ = [
     "load_study",
     "make_plan",
     "make_study",
+    "read_word",
 ]
