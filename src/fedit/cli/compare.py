@@ -21,9 +21,7 @@ def compare(
     changes: Words = None,
     algorithms: Annotated[
         str,
-        typer.Option(
-            help="names, e.g. fedavg,fedprox,scaffold; the first is what others are set against"
-        ),
+        typer.Option(help="names, e.g. fedavg,fedprox; others are set against the first"),
     ] = "fedavg,fedprox,fedadam",
     seeds: Annotated[int, typer.Option(min=1, help="how many seeds, counted from 0")] = 3,
     rates: Annotated[
