@@ -73,6 +73,7 @@ def environment(job: Job) -> Record:
         "versions": {name: version(name) for name in names},
         "data": job.hashes,
         "base": fingerprint_of_base(job),
+        "algorithm": job.algorithm.name,
         "parameters": {
             "trained": sum(p.numel() for p in job.adapted.parameters.values()),
             "all": sum(p.numel() for p in job.adapted.model.parameters()),

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.messages import State
 from fedit.core.rounds import rounds
-from fedit.core.seats import Engine
+from fedit.core.seats import Algorithm, Engine
 from fedit.core.tree import Tree
 from fedit.engines.homes import Homes
 from fedit.evaluate.loss import held_out_loss, overall
@@ -58,22 +59,36 @@ class Finished:
         return scored.get("loss")
 
 
-def run(plan: Plan, *, resume: bool = False) -> Iterator[Finished]:
+def run(
+    plan: Plan, *, resume: bool = False, algorithm: Algorithm[Any] | None = None
+) -> Iterator[Finished]:
     """Federate as planned, yielding each round once it is safe on disk; stop iterating to stop the run.
 
     `plan.output` (default runs/<name>) becomes the run folder; a folder with a run is continued with
-    `resume` and refused without. Same plan and seed → same adapter, byte for byte, on one machine.
+    `resume` and refused without. `algorithm` takes the place of the one the plan names.
+
+    Same plan and seed → same adapter, byte for byte, on one machine.
     Raises InputError, and TooFewReplies where the plan's minimum is not met.
     """
-    with Run(plan, resume=resume) as opened:
+    with Run(plan, resume=resume, algorithm=algorithm) as opened:
         yield from opened.rounds()
 
 
 class Run:
     """An opened run: everything loaded and checked, nothing trained yet; a context manager."""
 
-    def __init__(self, plan: Plan, *, resume: bool = False, lent: Base | None = None):
-        """`lent` is the base of the plan's model section, where it is loaded already."""
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        resume: bool = False,
+        lent: Base | None = None,
+        algorithm: Algorithm[Any] | None = None,
+    ):
+        """`lent` is the base of the plan's model section, where it is loaded already.
+
+        `algorithm` takes the place of the one the plan names.
+        """
         path = Path(plan.folder)
         self._lent = lent
         self.folder = RunFolder(path)
@@ -86,7 +101,7 @@ class Run:
             if threads := plan.threads or self._environment.get("threads"):
                 torch.set_num_threads(threads)
             self.plan = plan
-            self.job: Job = build(plan, path, lent)
+            self.job: Job = build(plan, path, lent, algorithm=algorithm)
             self.notes = [f"plan changed: {line}" for line in self._changed] + self.job.notes
             words = plan.model_dump(mode="json")
             self._trackers = [open_tracker(t, path, plan.name, words) for t in plan.trackers]
@@ -187,8 +202,8 @@ class Run:
     def _settle(self) -> None:
         """Keep plan, versions and hashes with the run; a resumed one must have the same data and base."""
         now = environment(self.job)
-        for key in ("data", "base"):
-            if self._environment and self._environment[key] != now[key]:
+        for key in ("data", "base", "algorithm"):
+            if self._environment.get(key, now[key]) != now[key]:
                 raise InputError(
                     f"output {self.folder.path}: {key} has changed since the run began "
                     f"({self._environment[key]} then, {now[key]} now); put it back, or begin anew "

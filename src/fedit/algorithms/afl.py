@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedit.algorithms.fedavg import Mean, Replace, fedavg
-from fedit.algorithms.losses import LOSS, Told
+from fedit.algorithms.parts.losses import LOSS, Told
 from fedit.core.messages import Order, State, Update
 from fedit.core.seats import Algorithm
 from fedit.core.sums import Sum

@@ -3,13 +3,11 @@
 from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.parts.personal import PERSONAL, own_model
 from fedit.core.messages import Home, Order
 from fedit.core.seats import Algorithm, Fitter, Work
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree, scale, sub
-
-PERSONAL = "personal"
-"""Home role of a client's own model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +28,6 @@ class Beside:
             again=PERSONAL,
         )
         return Work(found, home={PERSONAL: own.fitted})
-
-
-def own_model(received: Tree, order: Order, home: Home, fit: Fitter) -> Tree:
-    """The model a client has kept for itself, what it received where it has none yet."""
-    return home.payload.get(PERSONAL, received)
 
 
 def ditto(strength: float = 0.1) -> Algorithm[Sum]:

@@ -49,7 +49,8 @@ class Turned:
 
 def _polar(matrix: Tensor) -> Tensor:
     u, _, v = torch.linalg.svd(matrix)
-    return u @ v
+    turned: Tensor = u @ v
+    return turned
 
 
 def fedrot_lora(strength: float = 0.5) -> Algorithm[Sum]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import fedavg
-from fedit.algorithms.fedex_lora import PRODUCT, Products
+from fedit.algorithms.parts.products import PRODUCT, Products
 from fedit.core.lora import factored, layers, products, rank_of
 from fedit.core.messages import ADAPTER, Order, State
 from fedit.core.seats import Algorithm

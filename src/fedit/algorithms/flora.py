@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedit.algorithms.fedavg import fedavg
-from fedit.algorithms.fedex_lora import PRODUCT, Products, empty_base
+from fedit.algorithms.parts.products import PRODUCT, Products, empty_base
 from fedit.core.lora import layers
 from fedit.core.messages import ADAPTER, BASE, Order, State
 from fedit.core.seats import Algorithm

@@ -5,10 +5,9 @@ from functools import partial
 
 import torch
 
-from fedit.algorithms.ditto import PERSONAL, own_model
-from fedit.algorithms.fedavg import fedavg
-from fedit.algorithms.fedavgm import Momentum
-from fedit.core.messages import Home, Order
+from fedit.algorithms.fedavg import Replace, fedavg
+from fedit.algorithms.parts.personal import PERSONAL, own_model
+from fedit.core.messages import Home, Order, State
 from fedit.core.seats import Algorithm, Fitter, Pull, Work
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree, map_trees, scale, sub
@@ -40,12 +39,25 @@ def _towards(anchor: Tree, strength: float) -> Pull:
     return lambda now: scale(sub(now, anchor), strength)
 
 
+@dataclass(frozen=True, slots=True)
+class Partly:
+    """w ← (1 − β) w + β mean; β = 0 freezes the server, above 1 it goes beyond the mean."""
+
+    beta: float
+
+    def init(self, adapter: Tree) -> State:
+        return Replace().init(adapter)
+
+    def step(self, state: State, total: Sum, order: Order) -> State:
+        return Replace().step(state, total, replace(order, pace=self.beta * order.pace))
+
+
 def pfedme(strength: float, lr: float, loops: int = 1, beta: float = 1.0) -> Algorithm[Sum]:
     """pFedMe with λ = `strength`, η = `lr` (ηλ ≤ 1) and the server's β: w ← (1 − β) w + β mean."""
     return replace(
         fedavg(),
         name="pfedme",
         local=Envelope(strength, lr, loops),
-        server=Momentum(lr=beta, beta=0.0),
+        server=Partly(beta),
         own=own_model,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import Mean, Replace, fedavg
-from fedit.algorithms.losses import LOSS, Told
+from fedit.algorithms.parts.losses import LOSS, Told
 from fedit.core.messages import Home, Order, State, Update
 from fedit.core.seats import Algorithm, Fitter, Local, Work
 from fedit.core.sums import Sum

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import Mean, fedavg
-from fedit.algorithms.losses import LOSS, Told
+from fedit.algorithms.parts.losses import LOSS, Told
 from fedit.core.messages import Order, Update
 from fedit.core.seats import Algorithm
 from fedit.core.sums import Sum

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ from fedit.algorithms.rolora import rolora
 from fedit.algorithms.scaffold import scaffold
 from fedit.algorithms.term import term
 from fedit.config import Lora, Plan
-from fedit.config.algorithm import FedAvgM, FedOpt
+from fedit.config.algorithm import External, FedAvgM, FedOpt
+from fedit.core.errors import InputError, brief
 from fedit.core.messages import Client
 from fedit.core.seats import Algorithm
 from fedit.core.seeds import generator
@@ -107,7 +109,32 @@ def _method(plan: Plan, population: Sequence[Client]) -> Algorithm[Any]:
             return fedrep(how.personal)
         case "ifca":
             return ifca(how.clusters, how.spread, plan.seed)
+        case "external":
+            return _external(how, population)
     raise AssertionError(how.name)  # the plan was checked
+
+
+def _external(how: External, population: Sequence[Client]) -> Algorithm[Any]:
+    """What an installed package's entry point makes of the population and the plan's options."""
+    known = {entry.name: entry for entry in entry_points(group="fedit.algorithms")}
+    if how.entry not in known:
+        there = ", ".join(sorted(known)) or "none"
+        raise InputError(
+            f"algorithm.entry: no installed package has an entry point {how.entry!r} in the group "
+            f"fedit.algorithms (there are: {there}); install the package, or mend the name"
+        )
+    try:
+        made = known[how.entry].load()(population, **how.options)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"algorithm.entry {how.entry}: cannot be made with options {how.options} ({brief(error)}); see "
+            "that package's documentation"
+        ) from None
+    if not isinstance(made, Algorithm):
+        raise InputError(
+            f"algorithm.entry {how.entry}: gives a {type(made).__name__}, not a fedit Algorithm"
+        )
+    return made
 
 
 def _stepping(how: FedAvgM | FedOpt, inner: Any) -> Any:

@@ -42,7 +42,7 @@ class Hosting:
     """All that makes the clients' side of a run, here or on a worker, to which it travels.
 
     `shares` are the places of each client's rows among the tokens in the run's `folder`; `lent` is the
-    base, None where each worker has to load its own.
+    base, None where each worker has to load its own; `algorithm` one that the plan does not name.
     """
 
     plan: Plan
@@ -50,11 +50,12 @@ class Hosting:
     shares: dict[str, NDArray[np.int64]]
     pad: int
     lent: Lent | None = None
+    algorithm: Algorithm[Any] | None = None
 
     def __call__(self) -> Host:
         """A worker's host, with a model of its own on shared weights."""
         model = self.lent.open_model() if self.lent else make_base(self.plan)[0].model
-        adapted, algorithm = adapt(self.plan, model), make_algorithm(self.plan)
+        adapted, algorithm = adapt(self.plan, model), self.algorithm or make_algorithm(self.plan)
         device = next(adapted.model.parameters()).device
         forward = forward_of(self.plan, adapted, self.pad, device)
         encoded = EncodedSet.open(self.folder / TOKENS[0])

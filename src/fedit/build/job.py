@@ -57,11 +57,18 @@ class Job:
     notes: list[str]
 
 
-def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = False) -> Job:
+def build(
+    plan: Plan,
+    folder: Path,
+    lent: Base | None = None,
+    *,
+    blank: bool = False,
+    algorithm: Algorithm[Any] | None = None,
+) -> Job:
     """Load and check everything; cheap refusals come before the model. Raises InputError.
 
     `lent` is the base of the plan's model section, where it is loaded already. With `blank` its weights
-    are left out: everything can be counted and nothing run.
+    are left out: everything can be counted and nothing run. `algorithm` takes the place of the plan's.
     """
     spread = on_workers(plan) and not blank
     if spread and plan.engine.kind == "ray":
@@ -85,10 +92,10 @@ def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = F
     population = [
         Client(client, len(share), int(supervised[share].sum())) for client, share in shares.items()
     ]
-    algorithm = make_algorithm(plan, population)
-    algorithm.scope(0, frozenset(adapted.parameters))  # refuses names that are not there
+    method = algorithm or make_algorithm(plan, population)
+    method.scope(0, frozenset(adapted.parameters))  # refuses names that are not there
     lending = shared.bare() if shared else None
-    hosting = Hosting(plan, folder, shares, encoder.pad_id, lending)
+    hosting = Hosting(plan, folder, shares, encoder.pad_id, lending, algorithm)
     trainer = hosting.trainer(adapted, forward, encoded)
     return Job(
         plan,
@@ -98,9 +105,9 @@ def build(plan: Plan, folder: Path, lent: Base | None = None, *, blank: bool = F
         encoder,
         corpus.hashes,
         parts,
-        algorithm,
+        method,
         make_policy(plan.federation),
-        make_engine(hosting, trainer, algorithm, population, spread=spread),
+        make_engine(hosting, trainer, method, population, spread=spread),
         trainer,
         held_rows(tested, corpus.test, plan.evaluation.by),
         held,

@@ -1,6 +1,6 @@
 """The federated method: each with its paper's parameters, the server's optimizer where it takes one."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -172,6 +172,14 @@ class Ifca(Section):
     spread: float = Field(0.1, gt=0)
 
 
+class External(_Mean):
+    """A method from another package: the name of its entry point in the group `fedit.algorithms`."""
+
+    name: Literal["external"]
+    entry: str = Field(min_length=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 Algorithm = Annotated[
     FedAvg
     | FedAvgM
@@ -194,7 +202,8 @@ Algorithm = Annotated[
     | PerFedAvg
     | Apfl
     | Partial
-    | Ifca,
+    | Ifca
+    | External,
     Field(discriminator="name"),
     named("name", "fedavg"),
 ]

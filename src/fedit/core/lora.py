@@ -3,6 +3,7 @@
 A layer changes by ΔW = s B A with A [r × in] and B [out × r] (arXiv 2106.09685); products are without s.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -43,7 +44,7 @@ def product_norm(tree: Mapping[str, Tensor]) -> float:
     for a, b in layers(tree).values():
         near, far = tree[a].double(), tree[b].double()
         total += float(((far.T @ far) * (near @ near.T)).sum())
-    return max(total, 0.0) ** 0.5
+    return math.sqrt(max(total, 0.0))
 
 
 def rank_of(tree: Mapping[str, Tensor]) -> int:

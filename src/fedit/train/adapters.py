@@ -61,10 +61,9 @@ class Adapted:
                 base.weight = nn.Parameter(moved.to(loaded.dtype), requires_grad=False)
                 self._shifted[layer] = (loaded, values)
 
-    def _base_of(self, layer: str) -> nn.Module:
+    def _base_of(self, layer: str) -> Any:
         module: Any = self.model.get_submodule(layer)
-        base: nn.Module = module.base_layer
-        return base
+        return module.base_layer
 
     def read(self) -> Tree:
         """A copy of the adapter in fp32 on the CPU."""

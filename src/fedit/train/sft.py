@@ -49,7 +49,8 @@ class Supervised:
         optimizer.state.clear()
         _remember(optimizer, named, memory)
 
-        names = ("fit", order.round, order.attempt, client, *([aim.again] if aim.again else []))
+        names: list[str | int] = ["fit", order.round, order.attempt, client]
+        names += [aim.again] if aim.again else []
         per_epoch = math.ceil(len(rows) / self.plan.batch)
         steps = self.plan.steps or per_epoch * (self.plan.epochs or 1)
         batches = shuffled(rows, self.plan.batch, generator(order.seed, *names, "order"))
