@@ -17,9 +17,8 @@ from fedit.core.tree import Tree
 class Turned:
     """Sends (B R, Rᵀ A), whose product is B A, with R orthogonal [r × r].
 
-    R is the polar factor of (1 − λ) I + λ Q, where Q turns a factor nearest to the one received
-    (orthogonal Procrustes): A in the first, third … round, in which the received B may still be 0, and B
-    in the others. λ in [0, 1]; 0 leaves everything as it is.
+    R is the polar factor of (1 − λ) I + λ Q, where Q turns both factors nearest to those received:
+    ‖QᵀA − A₀‖² + ‖B Q − B₀‖² is least (orthogonal Procrustes). λ in [0, 1]; 0 leaves everything as it is.
     """
 
     strength: float
@@ -32,16 +31,13 @@ class Turned:
         fitted = dict(work.fit.fitted)
         for near, far in layers(fitted).values():
             a, b = fitted[near].double(), fitted[far].double()
-            if order.round % 2:
-                turn = self._turn(b.T @ start[far].double())
-            else:
-                turn = self._turn(a @ start[near].double().T)
+            turn = self._turn(a @ start[near].double().T + b.T @ start[far].double())
             fitted[near] = (turn.T @ a).to(fitted[near].dtype)
             fitted[far] = (b @ turn).to(fitted[far].dtype)
         return replace(work, fit=replace(work.fit, fitted=fitted))
 
     def _turn(self, likeness: Tensor) -> Tensor:
-        """R from M = A A₀ᵀ or Bᵀ B₀: Q = U Vᵀ of M's decomposition has the largest ⟨Q, M⟩."""
+        """R from M = A A₀ᵀ + Bᵀ B₀: Q = U Vᵀ of M's decomposition has the largest ⟨Q, M⟩."""
         nearest = _polar(likeness)
         unit = torch.eye(len(nearest), dtype=nearest.dtype)
         return _polar((1 - self.strength) * unit + self.strength * nearest)
