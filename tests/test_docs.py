@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import fedit
 from fedit.cli import app
+from fedit.core.errors import InputError
 from tests.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "docs" / "guide.md"]
@@ -38,6 +39,30 @@ def test_the_python_of_a_page_runs(page, outside, capsys):
     losses = [float(line.split()[1]) for line in printed]
     assert [line.split()[0] for line in printed][:3] == ["0", "1", "2"]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_the_algorithm_of_the_guide_to_them_runs_by_value_and_by_name(outside, monkeypatch):
+    page = REPOSITORY / "docs" / "add-an-algorithm.md"
+    method, use = blocks(page, "python")
+    longest = [line for line in method.splitlines() if line and "import" not in line]
+    assert len(longest) <= 15
+    here: dict = {}
+    exec(compile(method, str(page), "exec"), here)
+    exec(compile(use, str(page), "exec"), here)
+    by_value = (outside / "runs/clipped/adapter/adapter_model.safetensors").read_bytes()
+
+    entry = type("Entry", (), {"name": "clipped", "load": lambda self: here["clipped"]})()
+    monkeypatch.setattr("fedit.build.algorithms.entry_points", lambda group: [entry])
+    [words] = blocks(page, "yaml")
+    changes = ["federation.rounds=2", "federation.cohort=2", "output=runs/named"]
+    recipe = outside / "recipes" / "microworld.yaml"
+    (outside / "named.yaml").write_text(recipe.read_text() + words)
+    assert CliRunner().invoke(app, ["run", "named.yaml", *changes]).exit_code == 0
+    assert (outside / "runs/named/adapter/adapter_model.safetensors").read_bytes() == by_value
+    monkeypatch.setattr("fedit.build.algorithms.entry_points", lambda group: [])
+    with pytest.raises(InputError, match=r"algorithm\.entry: no installed package .*'clipped'"):
+        list(fedit.run(fedit.load_plan("named.yaml", ["output=runs/other"])))
 
 
 @pytest.mark.slow
