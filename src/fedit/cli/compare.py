@@ -3,12 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedit.cli.app import AsJson, Recipe, Words, app, calm_models, read_plan
-from fedit.cli.study import carry_out, say_nothing, say_on, show_study
+from fedit.cli.study import carry_out, say_nothing, say_on
 from fedit.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,10 +71,13 @@ def _numbers(words: str | None) -> list[float]:
         ) from None
 
 
-def _show(asked: "Study", found: dict[str, object]) -> None:
+def _show(asked: "Study", found: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from fedit.studies.versus import versus_table
+    from fedit.studies.table import label_tables, sentences, shown
+    from fedit.studies.versus import versus_tables
 
-    Console(highlight=False).print(versus_table(found))
-    show_study(asked, found, False)
+    console = Console(highlight=False)
+    for part in (*versus_tables(found), *label_tables(found), *map(shown, sentences(found))):
+        console.print(part)
+    print(f"done: {Path(asked.folder) / 'summary.json'}", file=sys.stderr)

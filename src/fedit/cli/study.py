@@ -54,7 +54,7 @@ def study(
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
     elif not quiet:
-        show_study(asked, found, tune)
+        _show(asked, found, tune)
 
 
 def _read(recipe: Path, changes: list[str] | None, output: Path | None, resume: bool) -> "Study":
@@ -107,8 +107,7 @@ def _plan(asked: "Study", tune: bool) -> None:
             print(f"{tried}{job.place}: {job.samples:,} samples")
 
 
-def show_study(asked: "Study", found: dict[str, Any], tune: bool) -> None:
-    """Print a study's tables."""
+def _show(asked: "Study", found: dict[str, Any], tune: bool) -> None:
     from rich.console import Console
 
     from fedit.studies.table import tables

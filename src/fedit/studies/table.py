@@ -20,13 +20,18 @@ FEW = 50
 def tables(summary: Summary) -> Iterator[RenderableType]:
     """The arms, EM by label, the best and worst client alone, and what may be said."""
     yield arms_table(summary)
+    yield from label_tables(summary)
+    yield from map(shown, [*spread_lines(summary), *sentences(summary)])
+
+
+def label_tables(summary: Summary) -> Iterator[Table]:
+    """EM by the labels of which there are several."""
     for label in dict.fromkeys(
         group.partition("/")[0] for arm in summary["arms"] for group in arm["metrics"]
     ):
         groups = [g for g in summary["arms"][0]["metrics"] if g.startswith(f"{label}/")]
         if len(groups) > 1:
             yield label_table(summary, label, groups)
-    yield from map(shown, [*spread_lines(summary), *sentences(summary)])
 
 
 def arms_table(summary: Summary) -> Table:

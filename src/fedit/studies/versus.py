@@ -1,6 +1,6 @@
 """Algorithms against each other: a study whose arms differ in nothing but the algorithm, and its table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -62,30 +62,26 @@ def tuned_study(study: Study, found: dict[str, Any]) -> Study:
     return study.model_copy(update={"arms": arms})
 
 
-def versus_table(summary: dict[str, Any]) -> Table:
-    """One row an algorithm: scores, what it gains over the first, and what it cost, a run."""
-    first = summary["arms"][0]["name"]
-    headings = ("EM %", f"over {first}", "F1 %", f"over {first}", "lr", "s", "MiB up", "MiB down")
-    seeds = len(summary["seeds"])
-    title = f"{summary['items']:,} items, {seeds} seed{'s' * (seeds != 1)}, 95 % intervals, paired"
-    table = titled(title, headings)
+def versus_tables(summary: dict[str, Any]) -> Iterator[Table]:
+    """Scores and what each algorithm gains over the first on the same items and seeds; then costs a run."""
+    first, seeds = summary["arms"][0]["name"], len(summary["seeds"])
+    items = f"{summary['items']:,} items, {seeds} seed{'s' * (seeds != 1)}, 95 % intervals"
+    scores = titled(f"{items}; gains over {shown(first)}", ("EM %", "gain", "F1 %", "gain"))
+    costs = titled("a run", ("lr", "seconds", "MiB up", "MiB down"))
     for arm in summary["arms"]:
-        name, scores = arm["name"], arm["metrics"]["all"]
+        name, found = arm["name"], arm["metrics"]["all"]
         gain = None if name == first else pair(summary, "differences", name, first)
-        costs = [one for one in summary["cost"] if one["arm"] == name]
-        per_run = {
-            key: sum(one[key] for one in costs) / len(costs)
+        cells = []
+        for measure in ("em", "f1"):
+            over = percent(gain[measure], sign=True) if gain else ""
+            cells += [percent(found[measure]), over]
+        scores.add_row(shown(name), *cells)
+        runs = [one for one in summary["cost"] if one["arm"] == name]
+        train, up, down = (
+            sum(one[key] for one in runs) / len(runs)
             for key in ("train_seconds", "bytes_up", "bytes_down")
-        }
-        table.add_row(
-            shown(name),
-            percent(scores["em"]),
-            percent(gain["em"], sign=True) if gain else "",
-            percent(scores["f1"]),
-            percent(gain["f1"], sign=True) if gain else "",
-            f"{arm['lr']:g}",
-            f"{per_run['train_seconds']:.0f}",
-            f"{per_run['bytes_up'] / 2**20:.1f}",
-            f"{per_run['bytes_down'] / 2**20:.1f}",
         )
-    return table
+        sizes = (f"{amount / 2**20:.1f}" for amount in (up, down))
+        costs.add_row(shown(name), f"{arm['lr']:g}", f"{train:.0f}", *sizes)
+    yield scores
+    yield costs
