@@ -121,7 +121,7 @@ class Toy:
         reply = partial(answer, trainer=self.trainer, algorithm=algorithm)
         reply = through_bytes(reply) if kind == "loopback" else reply
         engine = InProcess(reply, self.population, Homes(self.folder / place), dropout)
-        return Hosted(engine, algorithm) if kind == "hosted" else engine
+        return Hosted(engine, algorithm) if kind in ("hosted", "pairs") else engine
 
     def run(self, algorithm: Algorithm, kind: str = "inprocess", *, until: int = 5, **options):
         """All rounds of a run from the usual start."""
