@@ -65,7 +65,9 @@ class Lost:
                 after[layer] + added @ _columns(base.shape[1], order.seed, layer) / self.scale
             )
         learned = norm(sub(mean, before))
-        return {"lost": norm(sub(after, mean)) / learned} if learned else {}
+        if learned <= 1e-9 * norm(before):  # nothing but rounding
+            return {}
+        return {"lost": norm(sub(after, mean)) / learned}
 
 
 def sketch(adapter: Tree, seed: int) -> Tree:

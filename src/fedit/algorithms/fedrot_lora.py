@@ -37,10 +37,13 @@ class Turned:
         return replace(work, fit=replace(work.fit, fitted=fitted))
 
     def _turn(self, likeness: Tensor) -> Tensor:
-        """R from M = A A₀ᵀ + Bᵀ B₀: Q = U Vᵀ of M's decomposition has the largest ⟨Q, M⟩."""
+        """R from M = A A₀ᵀ + Bᵀ B₀: Q = U Vᵀ of M's decomposition has the largest ⟨Q, M⟩.
+
+        A direction that Q mirrors has length 0 half way, so rounding would choose; it stays as it is.
+        """
         nearest = _polar(likeness)
         unit = torch.eye(len(nearest), dtype=nearest.dtype)
-        return _polar((1 - self.strength) * unit + self.strength * nearest)
+        return _polar((1 - self.strength + 1e-9) * unit + self.strength * nearest)
 
 
 def _polar(matrix: Tensor) -> Tensor:
