@@ -33,6 +33,15 @@ def done(tmp_path_factory) -> Path:
     return folder
 
 
+def test_what_is_known_only_at_the_end_is_noted_at_the_end(recipe, tmp_path):
+    result = invoke("run", recipe, "algorithm=fedex_lora", "--output", tmp_path / "other")
+    assert result.exit_code == 0
+    said = json.loads((tmp_path / "other" / "adapter" / "fedit.json").read_text())
+    note, done = result.stderr.splitlines()[-2:]
+    assert note.startswith(f"note: adapter/ has rank {said['rank']}: ")
+    assert done.startswith("done: ")
+
+
 def test_json_is_the_journal_and_nothing_else_on_standard_output(recipe, tmp_path):
     result = invoke("run", recipe, "--json")
     assert result.exit_code == 0

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from fedit.build import Job, build, make_base
-from fedit.config import Plan
+from fedit.config import Lora, Plan
 from fedit.core.errors import InputError
-from fedit.core.messages import State
+from fedit.core.messages import BASE, State
 from fedit.core.rounds import rounds
 from fedit.core.seats import Algorithm, Engine
 from fedit.core.tree import Tree
@@ -31,6 +31,7 @@ from fedit.records import (
 from fedit.report.folder import RunFolder
 from fedit.report.trackers import open_tracker
 from fedit.train.model import Base
+from fedit.train.whole import save_whole
 
 FREE = (
     "output",
@@ -247,7 +248,7 @@ class Run:
             )
 
     def _deliver(self) -> None:
-        """Write the final adapter as PEFT reads it, and the base beside it where it was made here."""
+        """Write the result as an adapter that PEFT reads, and the base beside it where it was made here."""
         job, path = self.job, self.folder.path
         job.adapted.load(self.state.public)
         source = job.base.source
@@ -255,8 +256,12 @@ class Run:
             source = str(path.absolute() / "base")
             with whole_folder(path / "base") as folder:
                 save_base(job.plan, folder, self._lent)
+        public, how = self.state.public, job.plan.adapter
         with whole_folder(path / "adapter") as folder:
-            job.adapted.save(folder, source)
+            if BASE in public and isinstance(how, Lora):
+                self.notes.append(save_whole(job.adapted, public, how.scale, folder, source))
+            else:
+                job.adapted.save(folder, source)
 
 
 def save_base(plan: Plan, folder: Path, lent: Base | None) -> None:

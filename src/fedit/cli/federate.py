@@ -54,9 +54,12 @@ def _run(plan: "Plan", resume: bool, quiet: bool, as_json: bool) -> None:
     shown = display(quiet=quiet, as_json=as_json)
     with Run(plan, resume=resume) as opened, shown:
         shown.opened(opened)
+        told = len(opened.notes)
         for done in opened.rounds(lambda engine: Watched(engine, shown)):
             shown.finished(done)
     if not (quiet or as_json):
+        for note in opened.notes[told:]:
+            print(f"note: {printable(note)}", file=sys.stderr)
         print(f"done: {Path(plan.folder) / 'adapter'}", file=sys.stderr)
 
 
