@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from fedit import run as federate
 from fedit.build import make_base
@@ -15,6 +16,7 @@ from fedit.score import load_run
 from fedit.train.model import fingerprint
 from tests.chat.conftest import quick
 from tests.tiny import CONFIG
+from tests.zoo import logits
 
 ASKED = [Turn("user", "Go on: one, two,")]
 NEW = 12
@@ -99,6 +101,41 @@ def test_every_kind_of_adapter_can_be_taken_off(adapter, tmp_path):
     assert said(tuned) == alone(run)
     assert said(tuned) != said(bare)
     assert len(told) == (adapter["kind"] == "full")
+
+
+@pytest.mark.parametrize("order", [["fedex", "flora", "plain"], ["plain", "flora", "fedex"]])
+def test_what_runs_added_to_the_base_comes_and_goes_with_them(order, tmp_path):
+    """FedEx-LoRA and FLoRA change base weights; no other voice may hear of it, whichever is first."""
+    methods = {"fedex": "fedex_lora", "flora": "flora", "plain": "fedavg"}
+    places = [
+        make(tmp_path / name, algorithm=methods[name], seed=number)  # cohorts of their own
+        for number, name in enumerate(order)
+    ]
+    told: list[str] = []
+    voices = open_voices(places[0], [*map(str, places[1:]), "base"], told.append)
+    assert told == []
+    assert len({id(voice.mount) for voice in voices}) == 1
+    base, _ = make_base(voices[0].mount.loaded.plan)
+    models = [load_run(place).adapted.model.eval() for place in places] + [base.model.eval()]
+    expected = [logits(model) for model in models]
+    for i, one in enumerate(expected):
+        assert all(float((one - other).abs().max()) > 1e-3 for other in expected[:i])
+    for turn in (slice(None), slice(None, None, -1), slice(None)):
+        for voice, wanted in zip(voices[turn], expected[turn], strict=True):
+            with voice.mount.wearing(voice.public) as model:
+                torch.testing.assert_close(logits(model), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_that_added_to_the_base_is_known_as_over_the_same_base(tmp_path, monkeypatch):
+    """With another adapter, where weights are compared, and from another device, where they are hashed."""
+    first = make(tmp_path / "first", algorithm="fedex_lora")
+    other = make(tmp_path / "other", algorithm="flora", adapter={"rank": 3})
+    voices = open_voices(first, [str(other)])
+    assert [said(voice) for voice in voices] == [alone(first), alone(other)]
+    place = first / "environment.json"
+    known = json.loads(place.read_text())
+    place.write_text(json.dumps({**known, "device": "elsewhere", "base": "0" * 64}))
+    assert len(open_voices(first, [str(make(tmp_path / "here", algorithm="flora"))])) == 2
 
 
 def test_another_adapter_loads_its_base_anew_and_says_so(study, tmp_path):

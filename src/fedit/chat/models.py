@@ -14,7 +14,7 @@ from fedit.build import make_adapter, make_base
 from fedit.chat.names import BASE, find, label, run_of
 from fedit.config import Plain
 from fedit.core.errors import InputError
-from fedit.core.tree import Tree
+from fedit.core.messages import ADAPTER, Payload
 from fedit.score import Loaded, Saved, load_run, saved_run
 from fedit.train.adapters import Adapted
 from fedit.train.model import fingerprint
@@ -28,27 +28,28 @@ class Mount:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def wearing(self, adapter: Tree | None) -> Iterator[Any]:
-        """The model with this adapter, or without any, for as long as the lock is held."""
+    def wearing(self, public: Payload | None) -> Iterator[Any]:
+        """The model with this adapter and what belongs to it in the base, or bare, while the lock is held."""
         model: Any = self.loaded.adapted.model
         with self.lock:
             model.eval()
-            if adapter is None:
+            if public is None:
+                self.loaded.adapted.shift({})
                 with model.disable_adapter():
                     yield model.get_base_model()
             else:
-                self.loaded.adapted.write(adapter)
+                self.loaded.adapted.load(public)
                 yield model
 
 
 @dataclass(frozen=True)
 class Voice:
-    """One model of a chat: its name, where it comes from, its adapter (None: the bare base)."""
+    """One model of a chat: its name, where it comes from, what its clients get (None: the bare base)."""
 
     name: str
     origin: str
     mount: Mount = field(repr=False)
-    adapter: Tree | None = field(repr=False)
+    public: Payload | None = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -77,20 +78,27 @@ def open_voices(
         None if folder is None else _Saved(name, folder, saved_run(folder))
         for name, folder in named
     ]
-    mount = Mount(load_run(path))
+    mount = Mount(_bare_run(path))
     first = saved[0]
     assert first is not None
     return [_bare(mount, say) if one is None else _voice(one, first, mount, say) for one in saved]
 
 
+def _bare_run(path: Path) -> Loaded:
+    """A run over its base as it was before the run, which can be compared with another's."""
+    loaded = load_run(path)
+    loaded.adapted.shift({})
+    return loaded
+
+
 def _bare(mount: Mount, say: Callable[[str], None]) -> Voice:
     plan = mount.loaded.plan
-    adapter = None
+    public = None
     if isinstance(plan.adapter, Plain):
         say(f"{BASE}: loaded anew, as adapter.kind {plan.adapter.kind} changes the base itself")
         base, _ = make_base(plan)
-        adapter = make_adapter(plan, base).read()
-    return Voice(BASE, "the base without an adapter", mount, adapter)
+        public = {ADAPTER: make_adapter(plan, base).read()}
+    return Voice(BASE, "the base without an adapter", mount, public)
 
 
 def _voice(one: _Saved, first: _Saved, mount: Mount, say: Callable[[str], None]) -> Voice:
@@ -105,15 +113,15 @@ def _voice(one: _Saved, first: _Saved, mount: Mount, say: Callable[[str], None])
             same = one.run.known["base"] == fingerprint(adapted.model, adapted.parameters.values())
         if not same:
             raise _other_base(one, first)
-        return Voice(one.name, origin, mount, one.run.state.adapter)
+        return Voice(one.name, origin, mount, one.run.state.public)
     unlike = ", ".join(key for key, same in zip(_SHARED, alike, strict=True) if not same)
     say(f"{one.name}: its {unlike} section is another, so its base is loaded anew")
-    loaded = load_run(one.path)
+    loaded = _bare_run(one.path)
     mine, its = _weights(mount.loaded.adapted), _weights(loaded.adapted)
     known = mine and its  # full tuning leaves no weight of the base to compare
     if not (mine <= its or its <= mine) if known else one.run.plan.model != first.run.plan.model:
         raise _other_base(one, first)
-    return Voice(one.name, origin, Mount(loaded), one.run.state.adapter)
+    return Voice(one.name, origin, Mount(loaded), one.run.state.public)
 
 
 _SHARED = ("model", "adapter", "template")

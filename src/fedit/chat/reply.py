@@ -80,7 +80,7 @@ class Reply:
         cuda = [device] if device.type == "cuda" else []
         try:
             with (
-                self.voice.mount.wearing(self.voice.adapter) as model,
+                self.voice.mount.wearing(self.voice.public) as model,
                 torch.random.fork_rng(devices=cuda),
             ):
                 if not self._stop.is_set():  # while it waited for another's answer
