@@ -39,10 +39,11 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Held:
-    """Encoded examples to score, each with its group."""
+    """Encoded examples to score, each with its group, and its place among the examples it was read with."""
 
     rows: Sequence["Encoded"]
     groups: list[str]
+    places: list[int]
 
 
 def read_data(plan: Plan) -> Corpus:
@@ -153,7 +154,7 @@ def held_rows(encoded: "EncodedSet", examples: Sequence[Example], by: str) -> He
             f"there are {', '.join(sorted(known))}"
         )
     groups = [examples[row].labels.get(by, "all") for row in encoded.rows]
-    return Held(encoded.encoded, groups)
+    return Held(encoded.encoded, groups, encoded.rows.tolist())
 
 
 def share_out(
@@ -163,8 +164,8 @@ def share_out(
 
     `encoded` holds the rows `dealt`, in this order, but for those with nothing to learn. Raises InputError.
     """
-    place = np.full(max(dealt) + 1, -1)
-    place[np.asarray(dealt)[encoded.rows]] = np.arange(len(encoded.rows))
+    place, origin = np.full(max(dealt) + 1, -1), np.asarray(dealt)[encoded.rows]
+    place[origin] = np.arange(len(encoded.rows))
     train, aside, groups = dict[str, Places](), list[Places](), list[str]()
     share = plan.partition.validation
     for client, rows in parts.rows.items():
@@ -182,7 +183,8 @@ def share_out(
             groups += [client] * count
             mine = mine[np.sort(mixed[count:])]
         train[client] = mine
-    return train, Held(encoded.select(np.concatenate([np.arange(0), *aside])), groups)
+    held = np.concatenate([np.arange(0), *aside])
+    return train, Held(encoded.select(held), groups, origin[held].tolist())
 
 
 def cut_notes(what: str, encoded: "EncodedSet") -> list[str]:

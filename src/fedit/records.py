@@ -4,6 +4,8 @@ import platform
 import resource
 import sys
 import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 
 from fedit.build import Job
 from fedit.core.rounds import Round
+from fedit.evaluate.fairness import fairness
 from fedit.evaluate.loss import Loss
 from fedit.train.model import fingerprint
 
@@ -50,11 +53,27 @@ def loss_record(loss: Loss) -> Record:
     return {k: v if v == v and abs(v) != float("inf") else None for k, v in values.items()}
 
 
+MEASURES = ("loss", "exact_match", "token_f1")
+"""What groups and clients are scored by: of a loss high is bad, of the others low."""
+
+
+def fairness_record(scored: Mapping[str, Record]) -> Record:
+    """How even scores by group or client are, for each measure they have; nothing below two of them."""
+    measured = {}
+    for measure in MEASURES:
+        values = {name: part[measure] for name, part in scored.items() if measure in part}
+        if found := fairness(values, losses=measure == "loss"):
+            measured[measure] = asdict(found)
+    return measured
+
+
 def numbers_of(record: Record, prefix: str = "") -> dict[str, float]:
-    """The record's numbers by path ("evaluation/loss"), for trackers; clients' own are left out."""
+    """The record's numbers by path ("evaluation/loss"), for trackers; clients' own are left out,
+    how even these are is not."""
     numbers: dict[str, float] = {}
     for key, value in record.items():
-        if isinstance(value, dict) and key not in ("clients", "weights"):
+        own = key in ("clients", "weights") and not prefix.endswith("fairness/")
+        if isinstance(value, dict) and not own:
             numbers |= numbers_of(value, f"{prefix}{key}/")
         elif isinstance(value, int | float) and key not in ("round", "time"):
             numbers[prefix + key] = float(value)

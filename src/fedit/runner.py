@@ -23,6 +23,7 @@ from fedit.recipe import differences, dump_plan, make_plan
 from fedit.records import (
     Record,
     environment,
+    fairness_record,
     loss_record,
     numbers_of,
     peak_memory_mib,
@@ -175,6 +176,9 @@ class Run:
             held = job.validation
             found = held_out_loss(job.forward, held.rows, held.groups, batch)
             scored["clients"] = {client: loss_record(loss) for client, loss in found.items()}
+        even = {key: fairness_record(scored[key]) for key in ("by", "clients") if key in scored}
+        if even := {key: found for key, found in even.items() if found}:
+            scored["fairness"] = even
         return scored
 
     def _reopen(self, plan: Plan, resume: bool) -> Plan:
@@ -238,14 +242,8 @@ class Run:
                 f"checkpoint is usable ({why}); restore checkpoints/ from a copy, or begin anew with another "
                 "--output"
             )
-        done = state.round if state else 0
-        finished = [record.get("clients", {}) for record in journal if record["round"] <= done]
-        keepers = {c for clients in finished for c, m in clients.items() if m.get("bytes_kept")}
-        if state and (lost := Homes(self.folder.path / "homes").unusable(keepers, done)):
-            raise InputError(
-                f"output {self.folder.path}: what clients keep is missing or damaged for {', '.join(lost)}; "
-                "restore homes/ from a copy, or begin anew with another --output"
-            )
+        if state:
+            check_homes(self.folder, state.round)
 
     def _deliver(self) -> None:
         """Write the result as an adapter that PEFT reads, and the base beside it where it was made here."""
@@ -262,6 +260,20 @@ class Run:
                 self.notes.append(save_whole(job.adapted, public, how.scale, folder, source))
             else:
                 job.adapted.save(folder, source)
+
+
+def check_homes(folder: RunFolder, round: int) -> None:
+    """Refuse a run whose clients' homes after `round` rounds were lost, which would count as empty.
+
+    Raises InputError.
+    """
+    finished = [r.get("clients", {}) for r in folder.journal() if r["round"] <= round]
+    keepers = {c for clients in finished for c, m in clients.items() if m.get("bytes_kept")}
+    if lost := Homes(folder.path / "homes").unusable(keepers, round):
+        raise InputError(
+            f"output {folder.path}: what clients keep is missing or damaged for {', '.join(lost)}; "
+            "restore homes/ from a copy, or begin anew with another --output"
+        )
 
 
 def save_base(plan: Plan, folder: Path, lent: Base | None) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from fedit.evaluate.items import Item, check_rules, loss_of, make_items
 from fedit.evaluate.loss import row_losses
 from fedit.evaluate.stored import Scores, write_scores
 from fedit.recipe import load_plan
-from fedit.records import loss_record
+from fedit.records import fairness_record, loss_record
 from fedit.report.folder import RunFolder
 from fedit.train.adapters import Adapted
 from fedit.train.forward import Forward
@@ -67,6 +67,14 @@ def load_run(path: Path) -> Loaded:
     plan, known, state = saved.plan, saved.known, saved.state
     base, encoder = make_base(plan)
     adapted = make_adapter(plan, base)
+    check_base(base, adapted, known, path)
+    adapted.load(state.public)
+    forward = forward_of(plan, adapted, encoder.pad_id, base.device)
+    return Loaded(plan, base, adapted, forward, encoder, state, known["data"])
+
+
+def check_base(base: Base, adapted: Adapted, known: Mapping[str, Any], path: Path) -> None:
+    """Refuse another base than the run's, whose environment is `known`. Raises InputError."""
     now = fingerprint(adapted.model, skip=adapted.parameters.values())
     if (
         str(base.device) == known["device"] and now != known["base"]
@@ -75,9 +83,17 @@ def load_run(path: Path) -> Loaded:
             f"model {base.source}: is not the base that {path} was trained on (its weights have changed); "
             "put that one back"
         )
-    adapted.load(state.public)
-    forward = forward_of(plan, adapted, encoder.pad_id, base.device)
-    return Loaded(plan, base, adapted, forward, encoder, state, known["data"])
+
+
+def check_data(
+    plan: Plan, then: Mapping[str, str], now: Mapping[str, str], remedy: str = "put the files back"
+) -> None:
+    """Refuse other data than the run's, by the hashes of its files. Raises InputError."""
+    if then != now:
+        raise InputError(
+            f"data.train {plan.data.train!r} or its test has changed since the run, so the rows held "
+            f"out now may be rows it trained on; {remedy}"
+        )
 
 
 def score(
@@ -88,6 +104,9 @@ def score(
     predictions: Path | None = None,
 ) -> dict[str, Any]:
     """Loss per token, perplexity, exact match and token F1, overall and by group, as JSON values.
+
+    `fairness` says how even they are over the groups ("by"), and over the values of the label "language"
+    where rows have it; see `fedit.evaluate.fairness`.
 
     `data` is any source the plan's `data.columns` and `data.bad_rows` apply to, else the run's own
     held-out rows, whose items are kept in the run's `scores.json`; `predictions` names a JSONL file for
@@ -105,11 +124,16 @@ def score(
         _write(predictions, items)
     if data is None and limit is None:
         write_scores(path, Scores(loaded.state.round, time.perf_counter() - began, items))
-    groups: dict[str, list[Item]] = {}
-    for item in items:
-        groups.setdefault(item.labels.get(loaded.plan.evaluation.by, "all"), []).append(item)
-    by = {group: _summary(groups[group]) for group in sorted(groups)}
-    return {"round": loaded.state.round, **_summary(items), "by": by, "notes": notes + cut}
+    by = _by(items, loaded.plan.evaluation.by)
+    spoken = _by([item for item in items if "language" in item.labels], "language")
+    even = {"by": fairness_record(by), "language": fairness_record(spoken)}
+    return {
+        "round": loaded.state.round,
+        **summary(items),
+        "by": by,
+        "fairness": {over: measured for over, measured in even.items() if measured},
+        "notes": notes + cut,
+    }
 
 
 def score_items(loaded: Loaded, examples: Sequence[Example]) -> tuple[list[Item], list[str]]:
@@ -150,11 +174,7 @@ def _examples(loaded: Loaded, data: str | None) -> tuple[list[Example], list[str
     plan = loaded.plan
     if data is None:
         corpus = read_data(plan)
-        if corpus.hashes != loaded.hashes:
-            raise InputError(
-                f"data.train {plan.data.train!r} or its test has changed since the run, so the rows held "
-                "out now may be rows it trained on; put the files back, or give --data FILE"
-            )
+        check_data(plan, loaded.hashes, corpus.hashes, "put the files back, or give --data FILE")
         if not corpus.test:
             raise InputError(
                 "the run has no held-out rows (data.test, data.holdout): give --data FILE"
@@ -168,7 +188,15 @@ def _examples(loaded: Loaded, data: str | None) -> tuple[list[Example], list[str
     return distinct.test, notes
 
 
-def _summary(items: Sequence[Item]) -> dict[str, Any]:
+def _by(items: Sequence[Item], label: str) -> dict[str, dict[str, Any]]:
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.labels.get(label, "all"), []).append(item)
+    return {group: summary(groups[group]) for group in sorted(groups)}
+
+
+def summary(items: Sequence[Item]) -> dict[str, Any]:
+    """Rows, loss, perplexity, supervised tokens, exact match and token F1 of at least one item."""
     return {
         "rows": len(items),
         **loss_record(loss_of(items)),

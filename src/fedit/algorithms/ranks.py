@@ -45,4 +45,7 @@ def with_ranks(algorithm: Algorithm[T], ranks: Mapping[str, int], rank: int) -> 
         }
         return replace(order, public=public, personal=personal)
 
-    return replace(algorithm, local=Filled(algorithm.local, rank), prepare=prepare)
+    def own(received: Tree, order: Order, home: Home, fit: Fitter) -> Tree:
+        return algorithm.own(filled(received, rank), order, home, fit)
+
+    return replace(algorithm, local=Filled(algorithm.local, rank), prepare=prepare, own=own)

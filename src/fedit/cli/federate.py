@@ -3,12 +3,13 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedit.cli.app import AsJson, Recipe, Words, app, calm_libraries, calm_models, read_plan
-from fedit.printable import printable
+from fedit.cli.tables import print_personal, print_scores
+from fedit.core.errors import InputError
 
 if TYPE_CHECKING:
     from fedit.config import Plan
@@ -93,19 +94,44 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="score the first rows only")] = None,
     predictions: Annotated[Path | None, typer.Option(help="write every answer (JSONL)")] = None,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="score every client with its own model")
+    ] = False,
+    tune: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="STEPS", help="--personal: tune the received model first"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a run's adapter: loss per token, exact match and token F1, overall and by category."""
+    _refuse(personal, tune, {"--data": data, "--predictions": predictions})
     calm_models()
     if not as_json:
         print("loading and scoring …", file=sys.stderr)
-    from fedit.score import score
+    if personal:
+        from fedit.personal import personal as score_clients
 
-    result = score(folder, data, limit=limit, predictions=predictions)
+        result, show = score_clients(folder, limit=limit, tune=tune), print_personal
+    else:
+        from fedit.score import score
+
+        result = score(folder, data, limit=limit, predictions=predictions)
+        show = print_scores
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
     else:
-        _table(result)
+        show(result)
+
+
+def _refuse(personal: bool, tune: int | None, others: dict[str, object]) -> None:
+    """Options that do not go together."""
+    if tune is not None and not personal:
+        raise InputError("--tune: fits the model to each client, so it needs --personal beside it")
+    given = [name for name, value in others.items() if value is not None]
+    if personal and given:
+        raise InputError(
+            f"{given[0]}: does not go with --personal, which scores the run's own rows; leave one out"
+        )
 
 
 @app.command()
@@ -131,28 +157,3 @@ def _arithmetic(plan: "Plan") -> str:
     cohort = part_of(plan.federation.cohort, clients)
     needed = part_of(plan.federation.minimum, cohort, up=True)
     return f"# {cohort} of {clients} clients a round, at least {needed} must reply\n"
-
-
-def _table(result: dict[str, Any]) -> None:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    for note in result["notes"]:
-        print(f"note: {printable(note)}", file=sys.stderr)
-    table = Table(title=f"after round {result['round']}", box=SIMPLE)
-    table.add_column("", no_wrap=True)
-    for heading in ("rows", "loss", "perplexity", "EM", "F1"):
-        table.add_column(heading, justify="right")
-    groups = result["by"] if set(result["by"]) != {"all"} else {}
-    for name, part in [("all", result), *groups.items()]:
-        table.add_row(
-            escape(printable(name)),
-            f"{part['rows']:,}",
-            "not finite" if part["loss"] is None else f"{part['loss']:.4f}",
-            "not finite" if part["perplexity"] is None else f"{part['perplexity']:,.1f}",
-            f"{part['exact_match']:.1%}",
-            f"{part['token_f1']:.1%}",
-        )
-    Console().print(table)

@@ -5,8 +5,9 @@ from typing import Any
 
 from fedit.core.errors import FeditError
 from fedit.core.gate import not_finite
+from fedit.core.lora import filled
 from fedit.core.messages import ADAPTER, KEPT, Home, Order, Payload, Update, received_by
-from fedit.core.seats import Aim, Algorithm, Fit, Look, Pull, Trainer
+from fedit.core.seats import Aim, Algorithm, Fit, Look, Pull, Trainer, as_received
 from fedit.core.tree import Tree, only
 
 MEMORY = "memory."
@@ -23,11 +24,7 @@ def answer(
     """
     received = received_by(client, order)
     start = {**received, **home.payload.get(KEPT, {})}
-    memory: Payload = {
-        role.removeprefix(MEMORY): tree
-        for role, tree in home.payload.items()
-        if role.startswith(MEMORY)
-    }
+    memory = _memory(home)
     work = algorithm.local(start, order, home, _Fitter(client, order, trainer, memory))
     for tree in (work.fit.fitted, *work.fit.memory.values()):
         if name := not_finite(tree):
@@ -46,6 +43,36 @@ def answer(
     for role, tree in work.fit.memory.items():
         stays[MEMORY + role] = {**memory.get(role, {}), **tree}
     return update, Home(stays)
+
+
+def own_model(
+    order: Order, client: str, home: Home, trainer: Trainer, algorithm: Algorithm[Any]
+) -> Tree:
+    """A client's own model as it now stands, of the shapes that the trainer's model has.
+
+    The order says what the client would receive. What a method tunes first is trained here and not kept;
+    raises whatever the trainer raises.
+    """
+    fit = _Fitter(client, order, trainer, _memory(home))
+    return algorithm.own(received_by(client, order), order, home, fit)
+
+
+def tuned_model(order: Order, client: str, home: Home, trainer: Trainer, rank: int) -> Tree:
+    """What a client would begin a round with, trained on its rows once more by any method's plain means.
+
+    `rank` is that of the trainer's model (0 without LoRA), where the client's own may be less.
+    """
+    fit = _Fitter(client, order, trainer, {})
+    start = as_received(received_by(client, order), order, home, fit)
+    return fit(filled(start, rank), again="tuned").fitted
+
+
+def _memory(home: Home) -> Payload:
+    return {
+        role.removeprefix(MEMORY): tree
+        for role, tree in home.payload.items()
+        if role.startswith(MEMORY)
+    }
 
 
 @dataclass(frozen=True, slots=True)
