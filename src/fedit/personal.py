@@ -203,12 +203,8 @@ def _over(
     found: Record = {}
     for rows in ROWS:
         known = {client: one[rows] for client, one in scored.items() if one[rows]}
-        found[rows] = {
-            model: measured({client: pair[model] for client, pair in known.items()})
-            for model in MODELS
-        }
-        if not known:
-            found[rows] = None
+        by_model = {m: {client: pair[m] for client, pair in known.items()} for m in MODELS}
+        found[rows] = {m: measured(own) for m, own in by_model.items()} if known else None
     return found
 
 

@@ -67,9 +67,10 @@ PARTITION = {"by": "shards", "clients": 4, "shards": 2}
 def _record(round: int, rounds: int, level: float) -> dict[str, Any]:
     loss = level + (5 - level) * 0.05 ** (round / rounds)
     by = {name: {"loss": loss * (0.8 + 0.05 * n)} for n, name in enumerate(CATEGORIES)}
+    clients = {f"client-{n:02d}": {"loss": loss * (0.9 + 0.1 * n)} for n in range(4)}
     record: dict[str, Any] = {
         "round": round,
-        "evaluation": {"loss": loss, "tokens": 100, "by": by},
+        "evaluation": {"loss": loss, "tokens": 100, "by": by, "clients": clients},
         "seconds": {"evaluate": 0.2},
         "memory_mib": 450.0,
         "time": 1_795_259_032.0,

@@ -1,8 +1,21 @@
 """The sections of a page as values."""
 
+import json
+
 import pytest
 
-from fedit.report import answers, clients, comparison, costs, course, overview, settings
+from fedit.report import (
+    answers,
+    clients,
+    comparison,
+    costs,
+    course,
+    evenness,
+    overview,
+    personal,
+    settings,
+)
+from fedit.report.blocks import Table
 from fedit.report.runs import named, read_run
 from fedit.report.summary import Answer, Cost, Summary
 from tests.report import made
@@ -153,3 +166,86 @@ def test_plans_are_compared_key_by_key(run, tmp_path):
 def test_equal_names_are_replaced_by_paths(run):
     assert [one.name for one in named([run, run])] == [str(run.path)] * 2
     assert [one.name for one in named([run])] == ["one"]
+
+
+def test_how_even_groups_clients_and_languages_are(run):
+    measured = {(one.name, one.over): one for one in evenness.of_runs([run], "category")}
+    assert {over for _, over in measured} == {"groups by category", "groups by language", "clients"}
+    em = measured["EM", "groups by category"].values
+    table = evenness.blocks([measured["EM", "groups by category"]])[0]
+    assert table.rows[0][0].sub == "over 8 groups by category"
+    assert [cell.text for cell in table.rows[0][1:3]] == [
+        f"{min(em.values()):.3f}",
+        f"{max(em.values()) - min(em.values()):.3f}",
+    ]
+    loss = measured["Loss", "groups by category"].values
+    worst = evenness.blocks([measured["Loss", "groups by category"]])[0].rows[0][1].text
+    assert worst == f"{max(loss.values()):.3f}"
+
+
+def test_fewer_than_two_groups_or_damaged_values_make_no_table():
+    one = evenness.Measured("EM", "clients", {"a": 0.5, "b": None, "c": -1.0})
+    assert evenness.blocks([one]) == []
+    [table, _] = evenness.blocks([evenness.Measured("EM", "clients", {**one.values, "d": 1.0})])
+    assert table.rows[0][0].sub == "over 2 clients, 1 without a finite value"
+
+
+def test_arms_are_measured_over_each_label(summary):
+    found = [(one.name, one.over, len(one.values)) for one in evenness.of_arms(summary)]
+    assert ("fedit: EM", "groups by category", 8) in found
+    assert ("fedit: F1", "groups by language", 2) in found
+
+
+def clients_models(folder, **changes) -> None:
+    score = {"rows": 4, "loss": 2.5, "perplexity": 12.2, "exact_match": 0.5, "token_f1": 0.75}
+    usual = {**score, "loss": None, "exact_match": 0.25}
+    pair = {"own_model": score, "global_model": usual}
+    both = {"own_rows": pair, "test_rows": None}
+    other = {"own_rows": {**pair, "own_model": {**score, "exact_match": 0.0}}, "test_rows": None}
+    values = {
+        "round": 3,
+        "algorithm": "ditto",
+        "tune": None,
+        "limit": None,
+        "personal": True,
+        "clients": {"client-00": both, "client-01": other},
+        "mean": both,
+    }
+    (folder / "personal.json").write_text(json.dumps({**values, **changes}))
+
+
+def test_clients_own_models_stand_beside_the_global_one(tmp_path):
+    folder = made.run(tmp_path / "one")
+    clients_models(folder)
+    view = read_run(folder)
+    page = comparison.page([view], {}, None, "")
+    blocks = next(section for section in page.sections if section.id == "results").blocks
+    table = next(b for b in blocks if isinstance(b, Table) and b.caption.startswith("Clients' own"))
+    assert table.groups == [("", 1), ("own rows", 3)]
+    assert [row[0].text for row in table.rows] == ["mean of all", "client-00", "client-01"]
+    assert [(cell.text, cell.sub) for cell in table.rows[1][1:]] == [
+        ("50.0", "25.0"),
+        ("75.0", "75.0"),
+        ("2.50", "–"),
+    ]
+    even = next(b for b in blocks if isinstance(b, Table) and b.caption == "How even")
+    row = next(row for row in even.rows if row[0].text == "EM of own models, own rows")
+    assert [cell.text for cell in row[1:]] == ["0.000", "0.500", "0.062", "0.000", "0.500"]
+
+
+def test_what_own_models_are_is_said(tmp_path):
+    folder = made.run(tmp_path / "one")
+    clients_models(folder, tune=5, limit=2, personal=False)
+    said = personal.table(read_run(folder).personal, "one").caption
+    assert said.startswith("one: Clients' own models")
+    assert "tuned on each client's rows for 5 steps" in said
+    assert "all own models are the global one, ditto gave clients no other" in said
+    assert "the first 2 rows of each" in said
+
+
+def test_damaged_personal_scores_are_left_out_and_noted(tmp_path):
+    folder = made.run(tmp_path / "one")
+    clients_models(folder, clients={"client-00": 3})
+    view = read_run(folder)
+    assert view.personal is None
+    assert any(note.startswith("personal.json is left out") for note in view.notes)

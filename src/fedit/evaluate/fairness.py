@@ -14,7 +14,7 @@ class Fairness:
     `mean`      Σx/n
     `worst`     mean of the ⌈n/10⌉ worst, the highest losses or the lowest scores (arXiv 1905.10497)
     `gap`       between the best and the worst, max x − min x ≥ 0
-    `variance`  Σ(x − mean)²/n ≥ 0
+    `variance`  Σ(x − mean)²/n, from 0 to gap²/4
     `entropy`   −Σ p ln p with p = x/Σx, in nats from 0 to ln n, which says that all are equal
     `jain`      Jain's index (Σx)²/(nΣx²), from 1/n, where one has all, to 1, where all are equal
 
@@ -48,14 +48,15 @@ def fairness(values: Mapping[str, float | None], *, losses: bool) -> Fairness | 
         return None
     ordered = sorted(known.values(), reverse=losses)  # the worst first
     tenth = ordered[: math.ceil(n / 10)]
-    mean = math.fsum(ordered) / n
+    mean, gap = math.fsum(ordered) / n, abs(ordered[0] - ordered[-1])
+    variance = math.fsum((x - mean) * (x - mean) for x in ordered) / n
     return Fairness(
         count=n,
         missing=len(values) - n,
         mean=mean,
         worst=math.fsum(tenth) / len(tenth),
-        gap=abs(ordered[0] - ordered[-1]),
-        variance=math.fsum((x - mean) * (x - mean) for x in ordered) / n,
+        gap=gap,
+        variance=min(variance, gap * gap / 4),  # its bound, which rounding would pass by a hair
         **_evenness(ordered),
     )
 
@@ -70,6 +71,6 @@ def _evenness(values: list[float]) -> dict[str, float | None]:
     entropy = -math.fsum(p * math.log(p) for x in scaled if (p := x / total) > 0)
     jain = total * total / (n * math.fsum(x * x for x in scaled))
     return {
-        "entropy": min(max(entropy, 0.0), math.log(n)),
+        "entropy": min(max(0.0, entropy), math.log(n)),
         "jain": min(max(jain, 1 / n), 1.0),
     }

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from math import sqrt
 
-from fedit.report import answers, costs, course, holdings, settings
+from fedit.report import answers, costs, course, evenness, holdings, personal, settings
 from fedit.report.blocks import TERMS, Block, Cell, Note, Page, Section, Table, shaded, share
 from fedit.report.clients import grouped, matches
 from fedit.report.holdings import Holdings
@@ -103,6 +103,12 @@ def _results(runs: Sequence[RunView], label: str) -> Section:
         if not run.scores
     ]
     blocks += _groups(runs, label)
+    blocks += evenness.blocks(evenness.of_runs(runs, label))
+    blocks += [
+        personal.table(run.personal, run.name if len(runs) > 1 else "")
+        for run in runs
+        if run.personal
+    ]
     return Section("results", "Results", "Scores on questions that nobody trained on.", blocks)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fedit.report import evenness
 from fedit.report.blocks import Block, Cell, Chart, Fold, Note, Section, Table, shaded, share
 from fedit.report.charts import Dots, dots
 from fedit.report.claims import first
@@ -40,6 +41,8 @@ def arms_section(summary: Summary) -> Section:
     )
     if chart := relative(summary):
         blocks.append(chart)
+    even = evenness.blocks(evenness.of_arms(summary))
+    blocks += [Fold(b.caption, [b]) if isinstance(b, Table) else b for b in even]
     return Section(
         "results",
         "Who answers best",

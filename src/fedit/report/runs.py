@@ -11,14 +11,16 @@ from pydantic import Field, ValidationError
 from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.recipe import load_plan
-from fedit.report.summary import Part, Scores, read
+from fedit.report.personal import NAME, Personal
+from fedit.report.summary import Part, Read, Scores, read
 
 
 class Evaluation(Part):
-    """A held-out loss, and the same by group."""
+    """A held-out loss, and the same by group and by client."""
 
     loss: float | None = None
     by: dict[str, "Evaluation"] = Field(default_factory=dict)
+    clients: dict[str, "Evaluation"] = Field(default_factory=dict)
 
 
 class Record(Part):
@@ -38,7 +40,7 @@ class Record(Part):
 
 @dataclass(frozen=True)
 class RunView:
-    """One run: its plan, surroundings, journal and, where it was scored, its answers."""
+    """One run: its plan, surroundings, journal and, where they were scored, answers and clients' models."""
 
     path: Path
     name: str
@@ -48,6 +50,7 @@ class RunView:
     journal: list[Record] = field(repr=False)
     scores: Scores | None = field(repr=False)
     notes: list[str]
+    personal: Personal | None = field(default=None, repr=False)
 
     @property
     def planned(self) -> int | None:
@@ -93,13 +96,11 @@ def read_run(path: Path, *, scores: bool = True) -> RunView:
     if lost:
         lines = "line" if lost == 1 else "lines"
         notes.append(f"{lost} damaged {lines} of journal.jsonl left out")
-    try:
-        answers = read(Scores, path / "scores.json", "score the run again") if scores else None
-    except InputError as error:
-        answers = None
-        if (path / "scores.json").exists():
-            notes.append(f"scores.json is left out: {error}")
-    view = RunView(path, path.name or str(path), text, plan, {}, journal, answers, notes)
+    answers, own = None, None
+    if scores:
+        answers = _optional(Scores, path / "scores.json", "score the run again", notes)
+        own = _optional(Personal, path / NAME, "run fedit evaluate --personal again", notes)
+    view = RunView(path, path.name or str(path), text, plan, {}, journal, answers, notes, own)
     try:
         environment = json.loads((path / "environment.json").read_bytes())
         view = replace(view, environment=environment if isinstance(environment, dict) else {})
@@ -111,6 +112,15 @@ def read_run(path: Path, *, scores: bool = True) -> RunView:
             f"(go on with: fedit run --resume {path})"
         )
     return view
+
+
+def _optional(kind: type[Read], path: Path, remedy: str, notes: list[str]) -> Read | None:
+    """What a file that need not be there holds; None, and a note, where it is damaged."""
+    try:
+        return read(kind, path, remedy) if path.exists() else None
+    except InputError as error:
+        notes.append(f"{path.name} is left out: {error}")
+        return None
 
 
 def _journal(path: Path) -> tuple[list[Record], int]:
