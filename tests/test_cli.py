@@ -113,9 +113,34 @@ def test_evaluate_agrees_with_the_journal_and_counts_every_row(done, tmp_path):
     assert scored["loss"] == pytest.approx(journal(done)[-1]["evaluation"]["loss"])
     assert scored["rows"] == sum(part["rows"] for part in scored["by"].values()) == 8
     assert 0 <= scored["exact_match"] <= scored["token_f1"] <= 1
+    losses = [part["loss"] for part in scored["by"].values()]
+    even = scored["fairness"]["by"]["loss"]
+    assert even["gap"] == pytest.approx(max(losses) - min(losses))
+    assert even["worst"] == max(losses), "a tenth of fewer than eleven is one"
     written = [json.loads(line) for line in answers.read_text().splitlines()]
     assert len(written) == 8
     assert set(written[0]) == {"where", "question", "context", "answer", "reference"}
+
+
+def test_evaluate_says_how_even_groups_and_languages_are(done, tmp_path):
+    rows = [
+        {"prompt": f"q {n}", "completion": "a", "category": f"c{n % 3}", "language": "en"}
+        for n in range(6)
+    ]
+    rows[4]["language"] = rows[5]["language"] = "es"
+    del rows[0]["language"]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scored = json.loads(invoke("evaluate", done, "--data", file, "--json").stdout)
+    assert scored["fairness"]["by"]["token_f1"]["count"] == 3
+    assert scored["fairness"]["language"]["token_f1"]["count"] == 2, "a row without counts nowhere"
+    shown = invoke("evaluate", done, "--data", file).stdout
+    assert "EM over 3 groups" in shown
+    assert "F1 over 2 languages" in shown
+    for row in rows:
+        row.update(category="one", language="en")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "how even" not in invoke("evaluate", done, "--data", file).stdout
 
 
 def test_evaluate_takes_any_data_of_a_known_shape(done, tmp_path):

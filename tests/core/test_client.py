@@ -46,7 +46,7 @@ def test_everything_travels_and_nothing_is_kept_by_the_usual_scope(tmp_path):
     assert update.payload[ADAPTER].keys() == {A, B}
     assert home == Home()
     assert (update.client, update.round, update.attempt) == ("c0", 0, 0)
-    assert update.metrics.keys() == {"loss"}
+    assert update.metrics.keys() == {"loss", "steps"}
 
 
 def test_what_trains_but_does_not_travel_stays_at_home_and_is_restored():
