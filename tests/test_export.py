@@ -15,7 +15,10 @@ from fedit.export import export
 from fedit.score import load_run, score
 from tests.zoo import ADAPTERS, ARCHITECTURES, PEFT_KINDS, logits
 
-RUNS = [("llama", kind) for kind in (*PEFT_KINDS, "full")] + [("gpt2", "bitfit"), ("gpt2", "full")]
+RUNS = [("llama", kind) for kind in (*PEFT_KINDS, "lora_xs", "full")] + [
+    ("gpt2", "bitfit"),
+    ("gpt2", "full"),
+]
 MERGED = [pair for pair in RUNS if pair[1] not in ("prefix", "prompt")]
 
 

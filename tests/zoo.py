@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fedit.config import IA3, Lora, Model, Plain, Virtual
+from fedit.config import IA3, Lora, LoraXs, Model, Plain, Virtual
 from fedit.core.tree import Tree
 from fedit.train.adapters import Adapted, attach
 from fedit.train.encoded import Encoded
@@ -43,6 +43,7 @@ ADAPTERS = {
     "lora": Lora(rank=4, alpha=8),
     "rslora": Lora(rank=4, alpha=8, rslora=True),
     "dora": Lora(rank=4, alpha=8, dora=True),
+    "lora_xs": LoraXs(kind="lora_xs", rank=4, alpha=8),
     "ia3": IA3(kind="ia3"),
     "prefix": Virtual(kind="prefix", tokens=3),
     "prompt": Virtual(kind="prompt", tokens=3),

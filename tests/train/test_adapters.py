@@ -16,7 +16,12 @@ from tests.zoo import ADAPTERS, ARCHITECTURES, PEFT_KINDS, adapted, logits, made
 
 # Pairs that cannot be; each is refused with a word, see below.
 WITHOUT_BIAS = ("llama", "mistral", "gemma2", "mixtral")
-REFUSED = {("mixtral", "dora"), ("falcon", "prefix"), *((kind, "bitfit") for kind in WITHOUT_BIAS)}
+REFUSED = {
+    ("mixtral", "dora"),
+    ("mixtral", "lora_xs"),
+    ("falcon", "prefix"),
+    *((kind, "bitfit") for kind in WITHOUT_BIAS),
+}
 PAIRS = [
     (kind, adapter)
     for kind in ARCHITECTURES
@@ -249,7 +254,11 @@ def test_bitfit_without_a_bias_is_refused(kind):
 
 @pytest.mark.parametrize(
     ("kind", "adapter", "layer"),
-    [("falcon", "prefix", "query_key_value"), ("mixtral", "dora", "q_proj")],
+    [
+        ("falcon", "prefix", "query_key_value"),
+        ("mixtral", "dora", "q_proj"),
+        ("mixtral", "lora_xs", "q_proj"),
+    ],
 )
 def test_a_pair_peft_cannot_make_is_refused_before_the_run(kind, adapter, layer):
     with pytest.raises(InputError) as caught:

@@ -19,6 +19,7 @@ CANNOT = {  # no bias to train, or refused by PEFT
     ("gemma2", "bitfit"),
     ("mixtral", "bitfit"),
     ("mixtral", "dora"),
+    ("mixtral", "lora_xs"),
     ("falcon", "prefix"),
 }
 VIRTUAL = ("prefix", "prompt")

@@ -18,7 +18,7 @@ from fedit.config.data import (
     Template,
 )
 from fedit.config.engine import Engine, InProcess, Loopback, Ray, Workers
-from fedit.config.model import IA3, Adapter, Lora, Model, Plain, Virtual
+from fedit.config.model import IA3, Adapter, Lora, LoraXs, Model, Plain, Virtual
 from fedit.config.plan import Plan
 from fedit.config.section import Amount, Section
 from fedit.config.study import Study
@@ -42,6 +42,7 @@ __all__ = [
     "Local",
     "Loopback",
     "Lora",
+    "LoraXs",
     "Model",
     "Partition",
     "Plain",

@@ -101,6 +101,19 @@ class Lora(Section):
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
 
+class LoraXs(Section):
+    """LoRA-XS (arXiv 2405.17604): ΔW = s B R A with s = α/r; only R [rank × rank] trains and travels.
+
+    With FedAvg it is Fed-SB (2502.15436) but for its start.
+    """
+
+    kind: Literal["lora_xs"]
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: Annotated[Literal["all-linear"] | list[str], BeforeValidator(_targets)] = "all-linear"
+
+
 class IA3(Section):
     """IA³ (arXiv 2205.05638): learned scales; `feedforward` names the targets scaled at their input."""
 
@@ -129,5 +142,5 @@ class Plain(Section):
 
 
 Adapter = Annotated[
-    Lora | IA3 | Virtual | Plain, Field(discriminator="kind"), named("kind", "lora")
+    Lora | LoraXs | IA3 | Virtual | Plain, Field(discriminator="kind"), named("kind", "lora")
 ]

@@ -65,6 +65,11 @@ class Plan(Section):
                 f"adapter.kind {kind} trains base weights in fp32: drop model.quantise and "
                 "model.precision bf16, or use adapter.kind lora"
             )
+        if kind == "lora_xs" and self.model.quantise:
+            troubles.append(
+                f"adapter.kind lora_xs decomposes the base's weights, which model.quantise "
+                f"{self.model.quantise} hides: drop it, or use adapter.kind lora"
+            )
         if self.model.gradient_checkpointing and kind == "prefix":
             troubles.append(
                 "adapter.kind prefix cannot run with model.gradient_checkpointing: drop one"

@@ -19,11 +19,12 @@ from peft import (
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fedit.config import IA3, Adapter, Lora, Plain, Virtual
+from fedit.config import IA3, Adapter, Lora, LoraXs, Plain, Virtual
 from fedit.core.errors import BrokenInvariant, InputError
 from fedit.core.messages import ADAPTER, BASE, Payload
 from fedit.core.seeds import stream
 from fedit.core.tree import Tree, spec
+from fedit.train.lora_xs import put_cores
 
 _PEFT_NAME = ".default"
 
@@ -153,6 +154,8 @@ def attach(model: nn.Module, plan: Adapter, seed: int) -> Adapted:
         torch.manual_seed(stream(seed, "adapter"))
         try:
             adapted = get_peft_model(model, config)
+            if isinstance(plan, LoraXs):
+                put_cores(adapted)
             if isinstance(plan, Virtual):
                 _try_out(adapted)  # some bases say only when they run that they cannot take it
         except (ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
@@ -201,15 +204,15 @@ def _try_out(model: PeftModel) -> None:
 
 def _peft_config(model: nn.Module, plan: Adapter) -> PeftConfig:
     common: dict[str, Any] = {"task_type": "CAUSAL_LM"}
-    if isinstance(plan, Lora):
+    if isinstance(plan, Lora | LoraXs):
         targets = plan.targets if isinstance(plan.targets, str) else _known(model, plan.targets)
         return LoraConfig(
             r=plan.rank,
             lora_alpha=plan.alpha,  # PEFT says int; it takes and saves a float
             lora_dropout=plan.dropout,
             target_modules=targets,
-            use_rslora=plan.rslora,
-            use_dora=plan.dora,
+            use_rslora=isinstance(plan, Lora) and plan.rslora,
+            use_dora=isinstance(plan, Lora) and plan.dora,
             **common,
         )
     if isinstance(plan, IA3):
