@@ -1,6 +1,6 @@
 """A run's examples: read, checked, de-duplicated, held out, and shared out to clients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from fedit.data.nearest import nearest
 from fedit.data.partition import Parts
 from fedit.data.sources import Source, read_source
 from fedit.data.splits import drop_duplicates, holdout
+from fedit.data.temperature import tempered
 
 if TYPE_CHECKING:  # only to name types: sharing data out needs no tokenizer
     from fedit.train.encoded import Encoded, EncodedSet
@@ -185,6 +186,27 @@ def share_out(
         train[client] = mine
     held = np.concatenate([np.arange(0), *aside])
     return train, Held(encoded.select(held), groups, origin[held].tolist())
+
+
+def odds_of(
+    plan: Plan, shares: Mapping[str, Places], examples: Sequence[Example]
+) -> dict[str, NDArray[np.float64]]:
+    """Each client's chances to draw its rows, by `data.temperature`; empty where all are alike.
+
+    `examples` are the ones that the places in `shares` count. Raises InputError for an unknown column.
+    """
+    how = plan.data.temperature
+    if how is None:
+        return {}
+    try:
+        found = labels_of(plan, list(examples), how.by)
+    except InputError as error:
+        raise InputError(f"data.temperature.by: {error}") from None
+    if how.t == 1:  # bit for bit as without it: epochs in which every row comes once
+        return {}
+    return {
+        client: tempered([found[p] for p in places], how.t) for client, places in shares.items()
+    }
 
 
 def cut_notes(what: str, encoded: "EncodedSet") -> list[str]:

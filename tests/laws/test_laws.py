@@ -13,6 +13,7 @@ from fedit.algorithms.apfl import apfl
 from fedit.algorithms.ditto import ditto
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedavgm import Momentum
+from fedit.algorithms.feddpa import Weighing, feddpa
 from fedit.algorithms.feddyn import feddyn
 from fedit.algorithms.fedex_lora import fedex_lora
 from fedit.algorithms.fednova import fednova
@@ -97,6 +98,8 @@ ALGORITHMS = {
     "afl": Row(lambda: afl(0.1, CLIENTS), lambda: afl(0.0, CLIENTS)),
     "term": Row(lambda: term(1.0), lambda: term(0.0)),
     "ditto": Row(lambda: ditto(0.3), lambda: ditto(0.3)),
+    "feddpa": Row(lambda: feddpa(Weighing()), lambda: feddpa(Weighing())),
+    "feddpa-f": Row(lambda: feddpa(Weighing(), "f"), lambda: feddpa(Weighing(), "f")),
     "pfedme": Row(lambda: pfedme(15.0, 0.05, 2), alone=False),
     "perfedavg": Row(lambda: perfedavg(0.01), lambda: perfedavg(0.0), alone=False),
     "apfl": Row(lambda: apfl(0.5), lambda: apfl(0.5)),

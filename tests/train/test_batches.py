@@ -108,3 +108,16 @@ def test_an_epoch_holds_every_row_once_and_the_next_is_in_another_order():
     assert first != second
     again = list(islice(shuffled(ROWS, 2, np.random.default_rng(0)), 6))
     assert [list(map(id, batch)) for batch in again] == [list(map(id, batch)) for batch in batches]
+
+
+def test_with_odds_an_epoch_is_as_long_and_rows_come_as_often_as_they_say():
+    odds = np.array([0.5, 0.3, 0.1, 0.1, 0.0])
+    drawn = list(islice(shuffled(ROWS, 2, np.random.default_rng(0), odds), 3 * 2000))
+    assert [len(batch) for batch in drawn[:6]] == [2, 2, 1, 2, 2, 1]
+    numbers = {id(row): i for i, row in enumerate(ROWS)}
+    counts = np.bincount([numbers[id(row)] for batch in drawn for row in batch], minlength=5)
+    n = counts.sum()
+    assert n == 5 * 2000
+    assert np.all(np.abs(counts - n * odds) <= 4 * np.sqrt(n * odds * (1 - odds)))
+    again = list(islice(shuffled(ROWS, 2, np.random.default_rng(0), odds), 9))
+    assert [list(map(id, batch)) for batch in again] == [list(map(id, b)) for b in drawn[:9]]

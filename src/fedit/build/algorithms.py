@@ -13,6 +13,7 @@ from fedit.algorithms.ditto import ditto
 from fedit.algorithms.exactness import measured
 from fedit.algorithms.fedavg import Replace, fedavg
 from fedit.algorithms.fedavgm import Momentum
+from fedit.algorithms.feddpa import Weighing, feddpa
 from fedit.algorithms.feddyn import feddyn
 from fedit.algorithms.fedex_lora import fedex_lora
 from fedit.algorithms.fednova import fednova
@@ -97,6 +98,8 @@ def _method(plan: Plan, population: Sequence[Client]) -> Algorithm[Any]:
             return term(how.tilt)
         case "ditto":
             return ditto(how.strength)
+        case "feddpa":
+            return feddpa(Weighing(how.samples, how.most), how.variant)
         case "pfedme":
             return pfedme(how.strength, how.lr, how.loops, how.beta)
         case "perfedavg":

@@ -1,7 +1,7 @@
 """Where a run's clients live: in this process, or on workers of this machine or a cluster."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import current_process
 from pathlib import Path
@@ -42,7 +42,8 @@ class Hosting:
     """All that makes the clients' side of a run, here or on a worker, to which it travels.
 
     `shares` are the places of each client's rows among the tokens in the run's `folder`; `lent` is the
-    base, None where each worker has to load its own; `algorithm` one that the plan does not name.
+    base, None where each worker has to load its own; `algorithm` one that the plan does not name; `odds`
+    are the chances of a client's rows to be drawn, where they are not all alike.
     """
 
     plan: Plan
@@ -51,6 +52,7 @@ class Hosting:
     pad: int
     lent: Lent | None = None
     algorithm: Algorithm[Any] | None = None
+    odds: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __call__(self) -> Host:
         """A worker's host, with a model of its own on shared weights."""
@@ -76,7 +78,7 @@ class Hosting:
         """The clients' trainer on a model in this process."""
         rows: dict[str, EncodedRows] = {c: encoded.select(p) for c, p in self.shares.items()}
         local, rounds = self.plan.local, self.plan.federation.rounds
-        return Supervised(adapted, rows, local, rounds, forward)
+        return Supervised(adapted, rows, local, rounds, forward, self.odds)
 
     def clients(
         self,

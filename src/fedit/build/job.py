@@ -21,6 +21,7 @@ from fedit.corpus import (
     divide,
     division_notes,
     held_rows,
+    odds_of,
     read_data,
     share_out,
     taking_part,
@@ -95,7 +96,8 @@ def build(
     method = algorithm or make_algorithm(plan, population)
     method.scope(0, frozenset(adapted.parameters))  # refuses names that are not there
     lending = shared.bare() if shared else None
-    hosting = Hosting(plan, folder, shares, encoder.pad_id, lending, algorithm)
+    odds = odds_of(plan, shares, [corpus.train[dealt[row]] for row in encoded.rows])
+    hosting = Hosting(plan, folder, shares, encoder.pad_id, lending, algorithm, odds)
     trainer = hosting.trainer(adapted, forward, encoded)
     return Job(
         plan,

@@ -133,6 +133,15 @@ class Ditto(_Mean):
     strength: float = Field(0.1, ge=0)
 
 
+class FedDpa(_Mean):
+    """FedDPA-T or -F (arXiv 2403.19211): own instructions compared, and the own adapter's largest weight."""
+
+    name: Literal["feddpa"]
+    variant: Literal["t", "f"] = "t"
+    samples: int = Field(5, ge=1)
+    most: float = Field(0.5, ge=0, le=1)
+
+
 class PFedMe(Section):
     """pFedMe (arXiv 2006.08848) with λ, η, the number of inner loops and β."""
 
@@ -198,6 +207,7 @@ Algorithm = Annotated[
     | Afl
     | Term
     | Ditto
+    | FedDpa
     | PFedMe
     | PerFedAvg
     | Apfl

@@ -18,6 +18,13 @@ class Holdout(Section):
     seed: int | None = Field(None, ge=0)
 
 
+class Temperature(Section):
+    """Each client draws rows with label l of column `by` as often as p_l^(1/t) says, instead of p_l."""
+
+    by: str
+    t: float = Field(5.0, gt=0)
+
+
 class Data(Section):
     """Sources: a file, folder, glob, hub id or "microworld"; relative paths start at the working folder, else
     at the recipe's. `columns` maps instruction, context, response or messages to the file's own columns."""
@@ -32,6 +39,7 @@ class Data(Section):
     bad_rows: Literal["refuse", "drop"] = "refuse"
     duplicates: Literal["drop", "keep"] = "drop"
     limit: int | None = Field(None, ge=1)
+    temperature: Temperature | None = None
 
     @model_validator(mode="after")
     def _one_test(self) -> "Data":

@@ -94,6 +94,11 @@ class Plan(Section):
                 f"algorithm {name} adds to the base's weights, which model.quantise {self.model.quantise} "
                 "does not allow: drop it, or use another algorithm such as ffa_lora"
             )
+        if name == "feddpa" and self.template.train_on_inputs:
+            troubles.append(
+                "algorithm feddpa takes what is not learned for the prompt: set template.train_on_inputs "
+                "false, or use another algorithm such as ditto"
+            )
         if name == "scaffold" and (
             local.optimizer != "sgd" or local.momentum or local.clip is not None
         ):

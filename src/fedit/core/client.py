@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from fedit.core.errors import FeditError
 from fedit.core.gate import not_finite
 from fedit.core.lora import filled
@@ -98,3 +100,6 @@ class _Fitter:
 
     def loss(self, at: Tree) -> float:
         return self.trainer.loss(self.client, self.order, at)
+
+    def texts(self, at: Tree) -> Tensor:
+        return self.trainer.texts(self.client, self.order, at)

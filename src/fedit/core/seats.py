@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from fedit.core.errors import InputError
 from fedit.core.messages import (
@@ -81,6 +82,13 @@ class Trainer(Protocol):
         """Mean nats a supervised token over the client's data, training nothing."""
         ...
 
+    def texts(self, client: str, order: Order, at: Tree) -> Tensor:
+        """What each of the client's prompts is to the base, a vector: [rows × width], fp32.
+
+        `at` says what the base is where the parameters that train are its own.
+        """
+        ...
+
 
 class Fitter(Protocol):
     """A trainer bound to one client and one order: all that an algorithm's local part sees of it."""
@@ -96,6 +104,8 @@ class Fitter(Protocol):
     ) -> Fit: ...
 
     def loss(self, at: Tree) -> float: ...
+
+    def texts(self, at: Tree) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,14 @@ def shares(job: Job) -> dict[str, Share]:
     for client, rows in job.trainer.examples.items():
         steps = local.steps or math.ceil(len(rows) / local.batch) * (local.epochs or 1)
         samples = samples_in(steps, len(rows), local.batch)
-        times = samples / len(rows)
-        tokens = sum(len(row.ids) for row in rows)
-        supervised = sum(int(row.learn[1:].sum()) for row in rows)
-        found[client] = Share(steps, samples, times * tokens, times * supervised)
+        lengths = [len(row.ids) for row in rows]
+        learned = [int(row.learn[1:].sum()) for row in rows]
+        odds, times = job.trainer.odds.get(client), samples / len(rows)
+        if odds is None:
+            tokens, supervised = times * sum(lengths), times * sum(learned)
+        else:
+            tokens, supervised = samples * float(odds @ lengths), samples * float(odds @ learned)
+        found[client] = Share(steps, samples, tokens, supervised)
     return found
 
 

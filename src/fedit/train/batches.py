@@ -71,10 +71,17 @@ def _supervised(
 
 
 def shuffled(
-    rows: Sequence[Encoded], size: int, rng: np.random.Generator
+    rows: Sequence[Encoded],
+    size: int,
+    rng: np.random.Generator,
+    odds: NDArray[np.float64] | None = None,
 ) -> Iterator[list[Encoded]]:
-    """Batches of one epoch after another, for ever, each epoch in a new order; its last may be smaller."""
+    """Batches of one epoch after another, for ever, each epoch in a new order; its last may be smaller.
+
+    With `odds`, the chance of each row, an epoch holds as many rows, drawn with replacement.
+    """
+    n = len(rows)
     while True:
-        order = rng.permutation(len(rows))
-        for first in range(0, len(rows), size):
+        order = rng.permutation(n) if odds is None else rng.choice(n, n, p=odds)
+        for first in range(0, n, size):
             yield [rows[i] for i in order[first : first + size]]

@@ -3,11 +3,13 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedit.config import Local
 from fedit.core.errors import FeditError
@@ -19,13 +21,15 @@ from fedit.train.adapters import Adapted, AdapterError
 from fedit.train.batches import shuffled
 from fedit.train.encoded import Encoded
 from fedit.train.forward import Forward
+from fedit.train.texts import prompt_of, text_vectors
 
 
 @dataclass(frozen=True)
 class Supervised:
     """A Trainer over the clients' encoded examples, all with one base model in memory.
 
-    `rounds` is the length of the federation, over which lr schedules run.
+    `rounds` is the length of the federation, over which lr schedules run; `odds` are the chances of a
+    client's rows to be drawn, where they are not all alike.
     """
 
     adapted: Adapted
@@ -33,6 +37,7 @@ class Supervised:
     plan: Local
     rounds: int
     forward: Forward
+    odds: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def fit(self, client: str, order: Order, start: Tree, aim: Aim, memory: Payload) -> Fit:
         """Train from `start`; `memory` is the optimizer's state from an earlier round."""
@@ -53,7 +58,8 @@ class Supervised:
         names += [aim.again] if aim.again else []
         per_epoch = math.ceil(len(rows) / self.plan.batch)
         steps = self.plan.steps or per_epoch * (self.plan.epochs or 1)
-        batches = shuffled(rows, self.plan.batch, generator(order.seed, *names, "order"))
+        rng = generator(order.seed, *names, "order")
+        batches = shuffled(rows, self.plan.batch, rng, self.odds.get(client))
         loss_sum, supervised, tokens, samples, path = 0.0, 0, 0, 0, 0.0
         device = self.forward.device
         devices = [device] if device.type == "cuda" else []
@@ -99,6 +105,13 @@ class Supervised:
                 losses, _ = self.forward.losses(like[first : first + self.plan.batch])
                 total, tokens = total + float(losses.double().sum()), tokens + len(losses)
         return total / tokens
+
+    def texts(self, client: str, order: Order, at: Tree) -> torch.Tensor:
+        """What each of the client's prompts is to the base: the mean of its last hidden states."""
+        rows = self._rows(client)
+        self.adapted.write(at)
+        self.adapted.shift({})
+        return text_vectors(self.forward, [prompt_of(row) for row in rows], self.plan.batch)
 
     def _rows(self, client: str) -> Sequence[Encoded]:
         rows = self.examples.get(client, ())
