@@ -188,24 +188,29 @@ def share_out(
     return train, Held(encoded.select(held), groups, origin[held].tolist())
 
 
+def drawn_labels(plan: Plan, examples: list[Example]) -> list[str]:
+    """Each example's label for `data.temperature`; none without it. Raises InputError for its column."""
+    if plan.data.temperature is None:
+        return []
+    try:
+        return labels_of(plan, examples, plan.data.temperature.by)
+    except InputError as error:
+        raise InputError(f"data.temperature.by: {error}") from None
+
+
 def odds_of(
-    plan: Plan, shares: Mapping[str, Places], examples: Sequence[Example]
+    plan: Plan, shares: Mapping[str, Places], labels: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
     """Each client's chances to draw its rows, by `data.temperature`; empty where all are alike.
 
-    `examples` are the ones that the places in `shares` count. Raises InputError for an unknown column.
+    `labels` are those of the rows that the places in `shares` count.
     """
     how = plan.data.temperature
-    if how is None:
-        return {}
-    try:
-        found = labels_of(plan, list(examples), how.by)
-    except InputError as error:
-        raise InputError(f"data.temperature.by: {error}") from None
-    if how.t == 1:  # bit for bit as without it: epochs in which every row comes once
+    if how is None or how.t == 1:  # bit for bit alike: epochs in which every row comes once
         return {}
     return {
-        client: tempered([found[p] for p in places], how.t) for client, places in shares.items()
+        client: tempered([labels[place] for place in places], how.t)
+        for client, places in shares.items()
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fedit import estimate
 from fedit.build import build
-from fedit.config import Workers
+from fedit.build.hosting import Hosting
 from fedit.core.errors import InputError
 from fedit.data.temperature import tempered
 from tests.test_config import refusal
@@ -57,7 +57,7 @@ def rows_in(path, counts):
 
 
 def plan_of(tmp_path, name="run", **temperature):
-    data = rows_in(tmp_path / "rows.jsonl", {"aa": 30, "bb": 6})
+    data = rows_in(tmp_path / "rows.jsonl", {"aa": 30, "bb": 7})
     if temperature:
         data["temperature"] = temperature
     local = {"steps": None, "epochs": 2, "batch": 4}
@@ -92,11 +92,21 @@ def test_at_one_a_run_ends_with_the_same_bytes_and_otherwise_it_does_not(tmp_pat
     assert lengths[0] == lengths[1]
 
 
-def test_workers_draw_the_same_rows(tmp_path):
-    here = finish(plan_of(tmp_path, "here", by="language", t=5))
-    plan = plan_of(tmp_path, "there", by="language", t=5)
-    workers = Workers(kind="workers", processes=1)
-    assert finish(plan.model_copy(update={"engine": workers})) == here
+def test_a_worker_has_the_same_odds(tmp_path, monkeypatch):
+    """What goes to a worker makes, there, a trainer of its own."""
+    made, trainer = [], Hosting.trainer
+
+    def spied(self, *parts):
+        made.append((self, trainer(self, *parts)))
+        return made[-1][1]
+
+    monkeypatch.setattr(Hosting, "trainer", spied)
+    build(plan_of(tmp_path, by="language", t=5), tmp_path / "job")
+    made[0][0]()
+    (_, here), (_, there) = made
+    assert here is not there
+    assert here.odds.keys() == there.odds.keys() == here.examples.keys()
+    assert all(np.array_equal(odds, there.odds[client]) for client, odds in here.odds.items())
 
 
 def test_an_estimate_expects_the_drawn_rows(tmp_path):
@@ -126,13 +136,14 @@ def test_an_estimate_expects_the_drawn_rows(tmp_path):
     assert tokens[1] > 1.3 * tokens[0]
 
 
-@pytest.mark.parametrize("t", [1, 5])
-def test_an_unknown_column_is_refused_by_name(t, tmp_path):
-    with pytest.raises(InputError) as caught:
-        build(plan_of(tmp_path, by="langage", t=t), tmp_path / "job")
-    message = str(caught.value)
-    assert message.startswith("data.temperature.by: column 'langage': ")
-    assert "did you mean 'language'?" in message
+def test_an_unknown_column_is_refused_by_name_before_the_model_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedit.build.job.make_base", None)
+    for t in (1, 5):
+        with pytest.raises(InputError) as caught:
+            build(plan_of(tmp_path, by="langage", t=t), tmp_path / "job")
+        message = str(caught.value)
+        assert message.startswith("data.temperature.by: column 'langage': ")
+        assert "did you mean 'language'?" in message
 
 
 def test_a_t_that_is_not_above_zero_is_refused():

@@ -223,26 +223,6 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(tmp_path):
     assert result(tmp_path / "cut") == result(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ffa_lora",
-        "rolora",
-        "fedsa_lora",
-        "fedex_lora",
-        "flora",
-        "flexlora",
-        "hetlora",
-        "fedrot_lora",
-    ],
-)
-def test_methods_on_loras_factors_refuse_it(name):
-    assert (
-        f"algorithm {name} works on the factors of plain LoRA, not with adapter.kind lora_xs"
-        in (refusal(algorithm=name, adapter="lora_xs"))
-    )
-
-
 def test_a_quantised_base_is_refused():
     message = refusal(adapter="lora_xs", model={"base": "some/base", "quantise": "int8"})
     assert "adapter.kind lora_xs decomposes the base's weights" in message

@@ -20,6 +20,7 @@ from fedit.corpus import (
     cut_notes,
     divide,
     division_notes,
+    drawn_labels,
     held_rows,
     odds_of,
     read_data,
@@ -78,6 +79,7 @@ def build(
         warm_up(PRELOAD)  # imports there while data and base are read here
     corpus = read_data(plan)
     parts = taking_part(divide(plan, corpus.train), plan.federation.only)
+    labels = drawn_labels(plan, corpus.train)
     _reachable(plan.federation, len(parts.rows))
     base, encoder = make_base(plan, lent, blank=blank)
     shared = lend_to_workers(plan, base) if spread else None
@@ -96,7 +98,7 @@ def build(
     method = algorithm or make_algorithm(plan, population)
     method.scope(0, frozenset(adapted.parameters))  # refuses names that are not there
     lending = shared.bare() if shared else None
-    odds = odds_of(plan, shares, [corpus.train[dealt[row]] for row in encoded.rows])
+    odds = odds_of(plan, shares, [labels[dealt[row]] for row in encoded.rows if labels])
     hosting = Hosting(plan, folder, shares, encoder.pad_id, lending, algorithm, odds)
     trainer = hosting.trainer(adapted, forward, encoded)
     return Job(
