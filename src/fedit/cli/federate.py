@@ -10,6 +10,7 @@ import typer
 from fedit.cli.app import AsJson, Recipe, Words, app, calm_libraries, calm_models, read_plan
 from fedit.cli.tables import print_personal, print_scores
 from fedit.core.errors import InputError
+from fedit.printable import printable
 
 if TYPE_CHECKING:
     from fedit.config import Plan
