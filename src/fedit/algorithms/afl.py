@@ -51,7 +51,8 @@ class Agnostic:
     def step(self, state: State, total: Sum, order: Order) -> State:
         plain, mixture = Replace().step(state, total, order), state.private[MIXTURE]
         losses = [self.gamma * total.counts.get(client, 0.0) for client in mixture]
-        found = on_simplex(torch.stack(list(mixture.values())) + torch.tensor(losses))
+        risen = torch.tensor(losses, dtype=torch.float64)
+        found = on_simplex(torch.stack(list(mixture.values())) + risen)
         new = dict(zip(mixture, found.unbind(), strict=True))
         return replace(plain, private={**plain.private, MIXTURE: new})
 

@@ -74,8 +74,8 @@ class Clusters:
 class EachItsOwn:
     """FedAvg's step for each cluster that somebody chose; the others stay.
 
-    The first cluster starts at the run's adapter, the others beside it: each number is moved by up to
-    `spread` of its tensor's standard deviation, or of 0.01 where that is 0.
+    The first cluster starts at the run's adapter, the others beside it: each number is moved by a
+    normal draw times `spread` and its tensor's standard deviation, or 0.01 where that is 0.
     """
 
     clusters: int
