@@ -3,9 +3,10 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedit.core.gate import not_finite
@@ -99,3 +100,118 @@ def test_opposite_infinities_are_found_and_finite_numbers_that_overflow_pass():
     assert not_finite({"a": torch.tensor([math.inf, -math.inf])}) == "a"
     assert not_finite({"a": torch.full((100,), most)}) is None
     assert not_finite({"a": torch.tensor([most, most, -most, math.nan])}) == "a"
+
+
+# ---- masses, counts, levels
+
+
+def one_of(value: float, weight: float, role: str = ADAPTER) -> Sum:
+    total = Sum()
+    total.add({role: {"a": torch.tensor([value, -value])}}, weight)
+    return total
+
+
+def test_roles_have_masses_of_their_own():
+    total = one_of(2.0, 0.5)
+    total.add({ADAPTER: {"a": torch.tensor([4.0, 0.0])}, "control": {"c": torch.ones(1)}}, 1.5)
+    assert total.masses == {ADAPTER: 2.0, "control": 1.5}
+    assert (total.mass(), total.mass("control"), total.mass("unheard of")) == (2.0, 1.5, 0.0)
+    assert total.mean()["a"].tolist() == [3.5, -0.5]
+    other = one_of(8.0, 1.0, "control2")
+    total.merge(other)
+    assert total.masses == {ADAPTER: 2.0, "control": 1.5, "control2": 1.0}
+    other.numbers["control2"].zero_()
+    assert total.mean("control2")["a"].tolist() == [8.0, -8.0], "no memory is shared"
+
+
+def test_counts_add_up_by_name_in_every_merge():
+    total, other = Sum(), Sum()
+    for name, number in (("steps", 3.0), ("loss", -0.5), ("steps", 4.0)):
+        total.count(name, number)
+    other.count("steps", 0.25)
+    other.count("more", 1.0)
+    total.merge(other)
+    assert total.counts == {"steps": 7.25, "loss": -0.5, "more": 1.0}
+    assert other.counts == {"steps": 0.25, "more": 1.0}
+    assert total.masses == {}
+
+
+def test_to_rise_changes_masses_and_sums_alike_and_no_count():
+    total = one_of(2.0, 3.0)
+    total.count("n", 5.0)
+    total.rise(2.0)
+    assert total.level == 2.0
+    assert total.mass() == pytest.approx(3 * math.exp(-2), rel=1e-15)
+    assert total.sums()["a"].tolist() == pytest.approx([6 * math.exp(-2), -6 * math.exp(-2)])
+    assert total.mean()["a"].tolist() == pytest.approx([2.0, -2.0], rel=1e-15)
+    assert total.counts == {"n": 5.0}
+
+
+@pytest.mark.parametrize("level", [0.0, -1.0, -math.inf])
+def test_it_never_sinks(level):
+    total = one_of(2.0, 3.0)
+    total.rise(level)
+    assert total.level == 0.0
+    assert (total.mass(), total.sums()["a"].tolist()) == (3.0, [6.0, -6.0])
+
+
+def raised(value: float, weight: float, level: float) -> Sum:
+    """That value with the weight times e^level, which may be more than a number can be."""
+    total = Sum(level=-math.inf)
+    total.rise(level)
+    total.add({ADAPTER: {"a": torch.tensor([value, -value])}}, weight)
+    return total
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(-9, 9), st.floats(0.1, 9), st.floats(-2000, 2000)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(0, 6),
+)
+@settings(deadline=None)
+def test_the_mean_of_sums_at_any_levels_is_the_softmax(parts, cut):
+    """Merged one by one or in two halves; an empty sum in the midst changes nothing."""
+    values, weights, levels = map(np.array, zip(*parts, strict=True))
+    logits = np.log(weights) + levels
+    shares = np.exp(logits - logits.max())
+    wanted = float(values.astype(np.float32).astype(np.float64) @ (shares / shares.sum()))
+    line, front, back = (Sum(level=-math.inf) for _ in range(3))
+    for place, part in enumerate(parts):
+        line.merge(raised(*part))
+        (front if place < cut else back).merge(raised(*part))
+    front.merge(Sum(level=-math.inf))
+    front.merge(back)
+    for found in (line, front):
+        assert found.level == max(levels)
+        assert found.mean()["a"].tolist() == pytest.approx([wanted, -wanted], rel=1e-9, abs=1e-9)
+
+
+def test_a_merge_may_rise_either_and_loses_what_is_too_far_below():
+    low, high = raised(2.0, 1.0, -1e4), raised(3.0, 1.0, 1e4)
+    high.merge(low)
+    assert (high.level, high.mass(), high.mean()["a"].tolist()) == (1e4, 1.0, [3.0, -3.0])
+    low, high = raised(2.0, 1.0, -1e4), raised(3.0, 1.0, 1e4)
+    low.merge(high)
+    assert (low.level, low.mass(), low.mean()["a"].tolist()) == (1e4, 1.0, [3.0, -3.0])
+
+
+@pytest.mark.parametrize("level", [-math.inf, -5.0, 0.0, 1e4])
+def test_a_merge_with_an_empty_sum_changes_no_number(level):
+    usual, empty = raised(2.0, 3.0, 1e4), Sum(level=level)
+    usual.merge(empty)
+    assert (usual.level, usual.mass(), usual.sums()["a"].tolist()) == (1e4, 3.0, [6.0, -6.0])
+    empty = Sum(level=level)
+    empty.merge(raised(2.0, 3.0, 1e4))
+    assert (empty.level, empty.mass(), empty.sums()["a"].tolist()) == (1e4, 3.0, [6.0, -6.0])
+
+
+def test_equal_levels_are_plain_sums_bit_for_bit():
+    plain, high = Sum(), Sum(level=-math.inf)
+    for value, weight in ((0.1, 0.3), (0.7, 1.9), (-3.3, 0.77)):
+        plain.merge(one_of(value, weight))
+        high.merge(raised(value, weight, 812.5))
+    assert torch.equal(plain.sums()["a"], high.sums()["a"])
+    assert plain.mass() == high.mass()

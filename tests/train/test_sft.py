@@ -1,8 +1,8 @@
 """One client's training against textbook loops written without any of fedit's training code."""
 
 import math
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -12,15 +12,17 @@ from torch import nn
 from fedit import make_plan
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedprox import fedprox
+from fedit.algorithms.fedsam import fedsam
 from fedit.build import make_adapter
 from fedit.config import Local, Lora
 from fedit.core.client import answer
 from fedit.core.errors import FeditError
-from fedit.core.messages import ADAPTER, Client, Home, Order, State
+from fedit.core.lora import layers
+from fedit.core.messages import ADAPTER, BASE, Client, Home, Order, State
 from fedit.core.rounds import Policy, rounds
-from fedit.core.seats import Aim
+from fedit.core.seats import Aim, Look, Work
 from fedit.core.seeds import generator
-from fedit.core.tree import map_trees, same, scale, sub
+from fedit.core.tree import map_trees, norm, same, scale, sub
 from fedit.engines.homes import Homes
 from fedit.engines.inprocess import InProcess
 from fedit.selection.samplers import Uniform
@@ -57,9 +59,9 @@ def start_of(of):
     return stirred(of.adapted.read(), seed=3)
 
 
-def batches(size, steps, round=0, client="ann", given=ROWS):
+def batches(size, steps, round=0, client="ann", given=ROWS, again=()):
     """The documented order: one permutation an epoch from the stream of this fit."""
-    rng = generator(0, "fit", round, 0, client, "order")
+    rng = generator(0, "fit", round, 0, client, *again, "order")
     found = []
     while len(found) < steps:
         mixed = [given[i] for i in rng.permutation(len(given))]
@@ -325,6 +327,317 @@ def test_fedprox_stays_nearer_and_with_no_mu_is_fedavg():
     assert same(free.payload[ADAPTER], still.payload[ADAPTER])
     assert as_far == far
     assert way(fedprox(5.0))[1] < way(fedprox(1.0))[1] < far
+
+
+# ---- gradients taken ahead
+
+
+def uphill(rho):
+    return Look(lambda slopes: scale(slopes, rho / norm(slopes)))
+
+
+def looking_loop(start, schedule, ahead, *, rate, clip=None, pull=None):
+    """`schedule`: the rows of each step's gradients where it stands, and of those it steps along.
+
+    `ahead`: those gradients' global norm → what they are multiplied with to look ahead.
+    """
+    model, named = plain_model(start)
+    leaves = list(named.values())
+    for here, there in schedule:
+        slopes = torch.autograd.grad(plain_loss(model, here), leaves)
+        factor = ahead(math.sqrt(sum(float(g.double().square().sum()) for g in slopes)))
+        stood = [p.detach().clone() for p in leaves]
+        with torch.no_grad():
+            for p, g in zip(leaves, slopes, strict=True):
+                p.add_(factor * g)
+        slopes = list(torch.autograd.grad(plain_loss(model, there), leaves))
+        if pull:
+            slopes = [g + pull * p for g, p in zip(slopes, stood, strict=True)]
+        length = math.sqrt(sum(float(g.double().square().sum()) for g in slopes))
+        shrunk = min(1.0, clip / length) if clip else 1.0
+        with torch.no_grad():
+            for p, old, g in zip(leaves, stood, slopes, strict=True):
+                p.copy_(old - rate * shrunk * g)
+    return {name: p.detach().clone() for name, p in named.items()}
+
+
+def agree(found, wanted, start, plain=None):
+    """The same way from the start within 10⁻⁴ of its length; and not the way of plain training."""
+    way = norm(sub(wanted, start))
+    assert norm(sub(found, wanted)) < 1e-4 * way
+    assert plain is None or norm(sub(plain, wanted)) > 1e-2 * way
+
+
+@pytest.mark.parametrize(
+    ("clip", "micro", "pull"),
+    [(None, None, None), (0.05, None, None), (None, 2, None), (0.05, 1, 0.7), (None, None, 0.7)],
+)
+def test_sams_steps_are_those_worked_out_with_autograd(clip, micro, pull):
+    plan = Local(steps=3, batch=4, micro_batch=micro, lr=0.1, optimizer="sgd", clip=clip)
+    one = trainer(plan)
+    start = start_of(one)
+    added = (lambda now: scale(now, pull)) if pull else None
+    found = one.fit("ann", order(one), start, Aim(added, uphill(0.5)), {})
+    schedule = [(b, b) for b in batches(4, 3)]
+    wanted = looking_loop(
+        start, schedule, lambda length: 0.5 / length, rate=0.1, clip=clip, pull=pull
+    )
+    agree(found.fitted, wanted, start, fit(one, start, pull=added).fitted)
+    assert found.metrics["tokens"] == 2 * fit(one, start).metrics["tokens"], "both passes count"
+    assert found.metrics["samples"] == fit(one, start).metrics["samples"]
+
+
+def test_fedsam_is_that_step():
+    plan = Local(steps=2, batch=4, lr=0.1, optimizer="sgd", clip=None)
+    one = trainer(plan)
+    start = start_of(one)
+    ask = replace(order(one), public={ADAPTER: start})
+    update, _ = answer(ask, "ann", Home(), one, fedsam(0.5))
+    assert same(
+        update.payload[ADAPTER],
+        one.fit("ann", order(one), start, Aim(look=uphill(0.5)), {}).fitted,
+    )
+    wanted = looking_loop(
+        start, [(b, b) for b in batches(4, 2)], lambda length: 0.5 / length, rate=0.1
+    )
+    agree(update.payload[ADAPTER], wanted, start)
+
+
+def test_a_fresh_look_takes_the_next_batch_and_goes_on_after_it():
+    """Two batches a step: their gradients here and ahead; the epoch of three is gone through anew."""
+    plan = Local(steps=3, batch=4, lr=0.1, optimizer="sgd", clip=None)
+    one = trainer(plan)
+    start = start_of(one)
+
+    def down(slopes):
+        return scale(slopes, -0.2)
+
+    fresh = one.fit("ann", order(one), start, Aim(look=Look(down, fresh=True)), {})
+    six = batches(4, 6)
+    schedule = list(zip(six[::2], six[1::2], strict=True))
+    wanted = looking_loop(start, schedule, lambda _: -0.2, rate=0.1)
+    stale = one.fit("ann", order(one), start, Aim(look=Look(down)), {})
+    agree(fresh.fitted, wanted, start, stale.fitted)
+    both = sum(len(row.ids) for batch in six for row in batch)
+    assert fresh.metrics["tokens"] == both
+    assert fresh.metrics["samples"] == sum(len(batch) for batch in six[::2])
+    assert fresh.metrics["steps"] == 3
+
+
+def test_after_a_look_the_weights_are_back_to_the_bit():
+    """A step without length: what the pull sees of the parameters is where they stood."""
+    plan = Local(steps=4, batch=4, lr=1e-30, optimizer="sgd", clip=None)
+    one = trainer(plan)
+    start, seen, asked = start_of(one), [], []
+
+    def ahead(slopes):
+        asked.append(slopes)
+        return scale(slopes, 1e3)
+
+    def watch(now):
+        seen.append(now)
+        return scale(now, 0.0)
+
+    found = one.fit("ann", order(one), start, Aim(watch, Look(ahead)), {})
+    assert len(seen) == len(asked) == 4
+    assert all(same(now, start) for now in seen)
+    assert same(found.fitted, start)
+    assert not same(asked[0], asked[1]), "of each batch its own gradients"
+
+
+def test_a_look_to_where_one_stands_is_plain_training():
+    """Of the look only the place matters: the optimizer is given the gradients ahead and no others."""
+    plan = Local(steps=3, batch=4, lr=0.01)
+    one = trainer(plan)
+    start = start_of(one)
+    still = Aim(look=Look(lambda slopes: scale(slopes, 0.0)))
+    assert same(one.fit("ann", order(one), start, still, {}).fitted, fit(one, start).fitted)
+
+
+def test_the_look_is_among_what_trains():
+    plan = Local(steps=1, batch=4, lr=0.1, optimizer="sgd", clip=None)
+    one = trainer(plan)
+    start, asked = start_of(one), []
+    half = frozenset(name for name in start if "lora_B" in name)
+
+    def ahead(slopes):
+        asked.append(set(slopes))
+        return slopes
+
+    found = one.fit("ann", order(one), start, Aim(look=Look(ahead), trains=half), {}).fitted
+    assert asked == [half]
+    assert {name for name in start if not torch.equal(found[name], start[name])} == half
+
+
+# ---- a fit's own names, a further fit
+
+
+def test_an_aim_may_train_other_names_than_the_order():
+    plan = Local(epochs=1, batch=4, lr=0.01, weight_decay=0.5, keep_optimizer=True)
+    one = trainer(plan)
+    start = start_of(one)
+    a, b = (frozenset(n for n in start if part in n) for part in ("lora_A", "lora_B"))
+    ours = one.fit("ann", order(one, trains=b), start, Aim(trains=a), {})
+    theirs = fit(one, start, trains=a)
+    assert same(ours.fitted, theirs.fitted)
+    assert {n for n in start if not torch.equal(ours.fitted[n], start[n])} == a
+    assert all(tree.keys() == a for tree in ours.memory.values())
+    assert same(fit(one, start, trains=b).fitted, fit(one, start, trains=b).fitted)
+
+
+def test_a_further_fit_draws_its_own_batches():
+    plan = Local(epochs=1, batch=4, lr=0.01)
+    one = trainer(plan)
+    start = start_of(one)
+    further = one.fit("ann", order(one), start, Aim(again="own"), {}).fitted
+    schedule = [(0.01, b) for b in batches(4, 3, again=("own",))]
+    assert same(further, plain_loop(start, schedule, adamw(), 1.0))
+    other = one.fit("ann", order(one), start, Aim(again="other"), {}).fitted
+    assert not same(further, other)
+    assert not same(further, fit(one, start).fitted)
+
+
+def test_a_further_fit_draws_its_own_dropout():
+    one = chancy()
+    start = start_of(one)
+    fits = [
+        one.fit("ann", order(one), start, Aim(again=name), {}).fitted for name in ("", "a", "b")
+    ]
+    assert not any(same(*pair) for pair in combinations(fits, 2))
+    assert same(one.fit("ann", order(one), start, Aim(again="a"), {}).fitted, fits[1])
+
+
+@dataclass(frozen=True)
+class Twice:
+    """Trains from what it received, and once more, before or after, for nobody but itself."""
+
+    first: bool
+    roles: tuple[str, ...] = ()
+
+    def __call__(self, start, order, home, fit):
+        if self.first:
+            fit(start, again="own")
+        work = Work(fit(start))
+        if not self.first:
+            fit(start, again="own")
+        return work
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_further_fit_leaves_the_first_and_its_optimizer_alone(first):
+    plan = Local(batch=4, epochs=1, lr=0.01, keep_optimizer=True)
+    one = trainer(plan, rounds=2)
+    start, results = start_of(one), []
+    for algorithm in (fedavg(), replace(fedavg(), local=Twice(first))):
+        home, now = Home(), start
+        for number in range(2):
+            ask = replace(order(one), round=number, public={ADAPTER: now})
+            update, home = answer(ask, "ann", home, one, algorithm)
+            now = update.payload[ADAPTER]
+        results.append((now, home.payload))
+    (plain, kept), (ours, ours_kept) = results
+    assert same(plain, ours)
+    assert kept.keys() == ours_kept.keys() != set()
+    assert all(same(kept[role], ours_kept[role]) for role in kept)
+
+
+# ---- the loss of a place
+
+
+@pytest.mark.parametrize("size", [1, 3, 10])
+def test_the_loss_is_the_mean_over_all_learned_tokens(size):
+    """However rows are put together: not the mean of batches' or of rows' means."""
+    one = trainer(Local(batch=size))
+    start = start_of(one)
+    model, _ = plain_model(start)
+    with torch.no_grad():
+        wanted = float(plain_loss(model.eval(), ROWS))
+    one.adapted.write(stirred(start, seed=8))
+    assert one.loss("ann", order(one), start) == pytest.approx(wanted, rel=1e-5)
+    other = one.loss("ann", order(one), stirred(start, seed=8))
+    assert other != pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_loss_has_no_dropout_and_no_chance_in_it():
+    one = chancy(ROWS)
+    still = trainer(Local(batch=1), one=attach(made().model, Lora(rank=4), 0))
+    start = start_of(one)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    wanted = still.loss("ann", order(still), start)
+    for asked in ({}, {"round": 3}, {"seed": 9}, {"attempt": 1}):
+        assert one.loss("ann", order(one, **asked), start) == wanted
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_to_ask_for_a_loss_changes_nothing_of_the_training_after_it():
+    one = chancy(ROWS)
+    start = start_of(one)
+    usual = fit(one, start)
+    assert one.loss("ann", order(one), usual.fitted) < one.loss("ann", order(one), start)
+    after = fit(one, start)
+    assert same(after.fitted, usual.fitted)
+    assert after.metrics["loss"] == usual.metrics["loss"]
+
+
+def test_the_loss_knows_what_was_added_to_the_base():
+    """s B A of a layer in its base, and B zero there, is the layer with its adapter."""
+    one = trainer(Local(batch=4))
+    start = start_of(one)
+    [layer, *_] = layers(start)
+    a, b = layers(start)[layer]
+    moved = {layer: LORA.scale * start[b] @ start[a]}
+    without = {**start, b: torch.zeros_like(start[b])}
+    usual, bare = (one.loss("ann", order(one), at) for at in (start, without))
+    shifted = one.loss("ann", replace(order(one), public={BASE: moved}), without)
+    assert shifted == pytest.approx(usual, rel=1e-6)
+    assert shifted != pytest.approx(bare, rel=1e-5)
+    assert one.loss("ann", order(one), without) == bare, "the base is what it was"
+
+
+def test_a_client_without_anything_to_learn_has_no_loss():
+    nothing = replace(ROWS[0], learn=ROWS[0].learn & False)
+    for given, said in (([], "has no example"), ([nothing] * 3, "none of")):
+        one = trainer(Local(batch=2), given=given)
+        with pytest.raises(FeditError, match=said):
+            one.loss("ann", order(one), one.adapted.read())
+    some, all_of = (
+        trainer(Local(batch=1), given=[nothing, ROWS[1]]),
+        trainer(Local(batch=1), given=[ROWS[1]]),
+    )
+    start = start_of(some)
+    assert some.loss("ann", order(some), start) == all_of.loss("ann", order(all_of), start)
+
+
+# ---- the path
+
+
+@pytest.mark.parametrize("round", [0, 2])
+def test_the_path_is_the_sum_of_the_rates(round):
+    plan = Local(batch=4, epochs=1, lr=0.02, schedule="cosine")
+    one = trainer(plan, rounds=4)
+    rates = [0.02 * 0.5 * (1 + math.cos(math.pi * ((round + step / 3) / 4))) for step in range(3)]
+    assert fit(one, start_of(one), round=round).path == pytest.approx(sum(rates), rel=1e-12)
+    still = trainer(Local(batch=4, steps=5, lr=0.03), one=one.adapted)
+    assert fit(still, start_of(one)).path == pytest.approx(5 * 0.03, rel=1e-12)
+
+
+def test_the_way_over_its_path_is_the_mean_gradient():
+    """With unlike rates the gradients count by their rates; here the rates fall linearly to none."""
+    plan = Local(steps=3, batch=4, lr=0.2, schedule="linear", optimizer="sgd", clip=None)
+    one = trainer(plan)
+    start = start_of(one)
+    found = fit(one, start)
+    model, named = plain_model(start)
+    rates, mean = [0.2, 0.2 * 2 / 3, 0.2 / 3], scale(start, 0.0)
+    for rate, rows_of in zip(rates, batches(4, 3), strict=True):
+        slopes = torch.autograd.grad(plain_loss(model, rows_of), list(named.values()))
+        with torch.no_grad():
+            for (name, p), g in zip(named.items(), slopes, strict=True):
+                mean[name] += rate / sum(rates) * g
+                p.sub_(rate * g)
+    way = scale(sub(start, found.fitted), 1 / found.path)
+    assert norm(sub(way, mean)) < 1e-4 * norm(mean)
 
 
 # ---- what must not change

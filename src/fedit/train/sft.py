@@ -94,7 +94,10 @@ class Supervised:
         return make_optimizer(self.plan, list(self.adapted.parameters.values()))
 
     def loss(self, client: str, order: Order, at: Tree) -> float:
-        """Mean nats a supervised token over all of the client's rows, without dropout."""
+        """Mean nats a supervised token over all of the client's rows, without dropout.
+
+        Raises `FeditError` where there is no such token.
+        """
         rows, total, tokens = self._rows(client), 0.0, 0
         self.adapted.write(at)
         self.adapted.shift(order.public.get(BASE, {}))
@@ -104,6 +107,8 @@ class Supervised:
             for first in range(0, len(like), self.plan.batch):
                 losses, _ = self.forward.losses(like[first : first + self.plan.batch])
                 total, tokens = total + float(losses.double().sum()), tokens + len(losses)
+        if not tokens:
+            raise FeditError(f"none of client {client}'s {len(rows)} examples has a token to learn")
         return total / tokens
 
     def texts(self, client: str, order: Order, at: Tree) -> torch.Tensor:
