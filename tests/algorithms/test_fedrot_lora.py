@@ -56,28 +56,26 @@ def test_without_strength_no_bit_changes(round):
 @pytest.mark.parametrize("strength", [0.3, 0.5, 1.0])
 @pytest.mark.parametrize("client", WEIGHTS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_is_turned_in_the_first_round_and_b_in_the_second(strength, client, layer):
+def test_both_factors_are_turned_nearest_to_those_received(strength, client, layer):
     """Orthogonal Procrustes and the polar factor as scipy has them."""
     own = FITTED[client]
     a, b = f64(own, layer, "A"), f64(own, layer, "B")
-    turns = [
-        orthogonal_procrustes(a.T, f64(START, layer, "A").T)[0],  # Aᵀ R nearest to A₀ᵀ
-        orthogonal_procrustes(b, f64(START, layer, "B"))[0],  # B R nearest to B₀
-    ]
-    for round, nearest in enumerate(turns):
-        kept = 1 - strength + 1e-9  # mirrored directions stay half way, see below
-        turn, _ = polar(kept * np.eye(3) + strength * nearest)
-        near(turn @ turn.T, np.eye(3), 1e-12)
+    both, received = np.vstack([a.T, b]), (f64(START, layer, "A"), f64(START, layer, "B"))
+    nearest, _ = orthogonal_procrustes(both, np.vstack([received[0].T, received[1]]))
+    kept = 1 - strength + 1e-9  # mirrored directions stay half way, see below
+    turn, _ = polar(kept * np.eye(3) + strength * nearest)
+    near(turn @ turn.T, np.eye(3), 1e-12)
+    for round in (0, 1):
         found = sent(strength, round)[client]
         near(f64(found, layer, "A"), turn.T @ a)
         near(f64(found, layer, "B"), b @ turn)
 
 
-def test_the_full_turn_brings_a_nearer_to_the_one_received():
+def test_the_full_turn_brings_the_factors_nearer_to_those_received():
     for client, tree in sent(1.0).items():
         for layer in LAYERS:
             far = [
-                np.linalg.norm(f64(t, layer, "A") - f64(START, layer, "A"))
+                sum(np.linalg.norm(f64(t, layer, x) - f64(START, layer, x)) ** 2 for x in "AB")
                 for t in (tree, FITTED[client])
             ]
             assert far[0] < 0.95 * far[1]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedit.algorithms.ffa_lora import only_b
-from fedit.algorithms.losses import LOSS
+from fedit.algorithms.parts.losses import LOSS
 from fedit.algorithms.qfedavg import qfedavg
 from fedit.core.messages import ADAPTER, Order, Update
 from fedit.core.rounds import Policy

@@ -8,7 +8,7 @@ import torch
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedavgm import Momentum
 from fedit.algorithms.ffa_lora import only_b
-from fedit.algorithms.losses import LOSS
+from fedit.algorithms.parts.losses import LOSS
 from fedit.algorithms.term import term
 from fedit.core.messages import ADAPTER, Order, Update
 from fedit.core.tree import same
