@@ -103,7 +103,7 @@ def measured(population: int, rows: Path) -> dict[str, Any]:
     from fedit.records import peak_memory_mib
     from fedit.runner import Run
     from fedit.train.prompts import Encoder
-    from fedit.train.sft import Supervised
+    from fedit.train.trainer import LocalTrainer
 
     plan = make_plan(
         {
@@ -122,7 +122,7 @@ def measured(population: int, rows: Path) -> dict[str, Any]:
     for name, function in PARTS.items():
         watch.around(job, function, name)
     watch.around(Encoder, "encode_all", "tokenise")
-    watch.around(Supervised, "_step", "step")
+    watch.around(LocalTrainer, "_step", "step")
     loaded = peak_memory_mib()
 
     def start(resume: bool) -> tuple[Run, dict[str, float]]:

@@ -32,8 +32,9 @@ from fedit.train.encoded import Encoded
 from fedit.train.forward import make_forward
 from fedit.train.making import make_model, make_tokenizer
 from fedit.train.prompts import Encoder
-from fedit.train.sft import Supervised
+from fedit.train.sft import Imitation
 from fedit.train.templates import ALPACA
+from fedit.train.trainer import LocalTrainer
 
 SHAPES = {
     "135M": {
@@ -195,9 +196,10 @@ def careful(one: Adapted, pad: int) -> Way:
     return way
 
 
-def supervised(one: Adapted, pad: int, rows: Sequence[Encoded], fused: bool) -> Supervised:
+def supervised(one: Adapted, pad: int, rows: Sequence[Encoded], fused: bool) -> LocalTrainer:
     forward = make_forward(one.model, pad, CPU, fused=fused)
-    return Supervised(one, {"client": rows}, Local(epochs=1, batch=BATCH, lr=1e-4), 1, forward)
+    plan = Local(epochs=1, batch=BATCH, lr=1e-4)
+    return LocalTrainer(one, {"client": rows}, plan, 1, forward, Imitation())
 
 
 def ours(one: Adapted, pad: int, fused: bool = True) -> Way:

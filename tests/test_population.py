@@ -65,7 +65,7 @@ def test_a_round_costs_the_same_whatever_the_population(tmp_path):
         )
 
     few = calls(10)
-    assert few["sft.py", "fit", "call"] == few["population"] == 3
+    assert few["trainer.py", "fit", "call"] == few["population"] == 3
     assert calls(80) == few
     assert calls(10, cohort=6).total() > 1.5 * few.total()
 

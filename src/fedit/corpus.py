@@ -59,6 +59,7 @@ def read_data(plan: Plan) -> Corpus:
         )
         notes += checked(held, data.bad_rows)
         test, hashes = held.examples, hashes | {f"test {k}": v for k, v in held.files.items()}
+    _check_pairs(plan, [*train, *test])
     if data.duplicates == "drop":
         distinct = drop_duplicates(train, test)
         for count, what in (
@@ -93,6 +94,24 @@ def checked(source: Source, bad_rows: str) -> list[str]:
             "mend them, or set data.bad_rows: drop to go on without them"
         )
     return [f"dropped {len(source.bad)} bad rows:\n{listing}"]
+
+
+def _check_pairs(plan: Plan, examples: Sequence[Example]) -> None:
+    """Refuse rows that are not what the plan's objective learns from. Raises InputError naming the first."""
+    pairs = plan.local.objective == "dpo"
+    wrong = next((example for example in examples if bool(example.rejected) != pairs), None)
+    if wrong and pairs:
+        raise InputError(
+            f"local.objective dpo learns from pairs, but {wrong.where} of data.train or data.test is none: "
+            "give rows with chosen and rejected answers, say which columns hold them with data.columns "
+            "{instruction: …, chosen: …, rejected: …}, or set local.objective: sft"
+        )
+    if wrong:
+        raise InputError(
+            f"local.objective sft learns from single answers, but {wrong.where} of data.train or data.test "
+            "is a pair of chosen and rejected: set local.objective: dpo, or take the chosen alone with "
+            "data.columns {instruction: …, response: chosen}"
+        )
 
 
 def divide(plan: Plan, examples: list[Example]) -> Parts:

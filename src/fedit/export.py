@@ -50,10 +50,11 @@ def model_card(loaded: Loaded, folder: RunFolder) -> str:
     scored = [r for r in journal if r.get("evaluation", {}).get("loss") is not None]
     losses = "not measured"
     if scored:
+        unit = "pair" if plan.local.objective == "dpo" else "token"
         first, last = scored[0], scored[-1]
         losses = (
             f"{first['evaluation']['loss']:.4f} before (round {first['round']}), "
-            f"{last['evaluation']['loss']:.4f} after round {last['round']} (nats per token)"
+            f"{last['evaluation']['loss']:.4f} after round {last['round']} (nats per {unit})"
         )
     trained = known.get("parameters", {})
     on_hub = source != "made" and not Path(source).exists()

@@ -225,9 +225,12 @@ def round_line(done: Finished, rounds: int, left: float | None) -> str:
     """A round in one line: losses, clients, real tokens a second, bytes, time left."""
     record = done.record
     parts = [f"round {done.round}/{rounds}"]
+    scored = record.get("evaluation", {})
     if done.loss is not None:
         parts.append(f"held-out loss {done.loss:.4f}")
-    elif "loss" in record.get("evaluation", {}):
+        if scored.get("accuracy") is not None:
+            parts.append(f"{scored['accuracy']:.1%} of pairs ranked rightly")
+    elif "loss" in scored:
         parts.append("held-out loss not finite")
     if "loss" in record:
         train = record["seconds"]["train"]

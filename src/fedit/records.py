@@ -4,7 +4,7 @@ import platform
 import resource
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from fedit.build import Job
+from fedit.core.messages import Metrics
 from fedit.core.rounds import Round
 from fedit.evaluate.fairness import fairness
 from fedit.evaluate.loss import Loss
+from fedit.evaluate.pairs import Ranking
 from fedit.train.model import fingerprint
 
 Record = dict[str, Any]
@@ -25,9 +27,8 @@ def round_record(done: Round, seconds: float) -> Record:
     replied = done.metrics.values()
     sums = {
         key: sum(m.get(key, 0.0) for m in replied)
-        for key in ("supervised", "seconds", "tokens", "bytes_down", "bytes_up")
+        for key in ("seconds", "tokens", "bytes_down", "bytes_up")
     }
-    loss = sum(m.get("loss", 0.0) * m.get("supervised", 0.0) for m in replied)
     train = sums["seconds"]
     return {
         "round": done.state.round,
@@ -35,7 +36,8 @@ def round_record(done: Round, seconds: float) -> Record:
         "cohort": list(done.order.cohort),
         "weights": dict(done.order.weights),
         **done.told,
-        "loss": loss / sums["supervised"] if sums["supervised"] else None,
+        "loss": None,
+        **_means(list(replied)),
         "tokens": sums["tokens"],
         "bytes_down": sums["bytes_down"],
         "bytes_up": sums["bytes_up"],
@@ -47,9 +49,28 @@ def round_record(done: Round, seconds: float) -> Record:
     }
 
 
+def _means(replied: Sequence[Metrics]) -> dict[str, float]:
+    """The loss, of pairs also accuracy and margin, over all terms of the cohort: tokens, or pairs."""
+    counts = [m.get("pairs", m.get("supervised", 0.0)) for m in replied]
+    total = sum(counts)
+    return {
+        key: sum(m[key] * n for m, n in zip(replied, counts, strict=True)) / total
+        for key in ("loss", "accuracy", "margin")
+        if total and all(key in m for m in replied)
+    }
+
+
 def loss_record(loss: Loss) -> Record:
     """A loss for the journal; infinity and NaN, which JSON lacks, become null."""
-    values = {"loss": loss.mean, "perplexity": loss.perplexity, "tokens": loss.tokens}
+    return _finite({"loss": loss.mean, "perplexity": loss.perplexity, "tokens": loss.tokens})
+
+
+def ranking_record(ranking: Ranking) -> Record:
+    """Held-out pairs for the journal: loss, accuracy, margin, and how many."""
+    return _finite(ranking.means())
+
+
+def _finite(values: Record) -> Record:
     return {k: v if v == v and abs(v) != float("inf") else None for k, v in values.items()}
 
 

@@ -3,7 +3,8 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from fedit.core.messages import BASE, State
 from fedit.core.rounds import rounds
 from fedit.core.seats import Algorithm, Engine
 from fedit.core.tree import Tree
+from fedit.corpus import Held
 from fedit.engines.homes import Homes
 from fedit.evaluate.loss import held_out_loss, overall
+from fedit.evaluate.pairs import Ranking, held_out_ranking
 from fedit.files import whole_folder
 from fedit.recipe import differences, dump_plan, make_plan
 from fedit.records import (
@@ -27,10 +30,12 @@ from fedit.records import (
     loss_record,
     numbers_of,
     peak_memory_mib,
+    ranking_record,
     round_record,
 )
 from fedit.report.folder import RunFolder
 from fedit.report.trackers import open_tracker
+from fedit.train.dpo import Preference
 from fedit.train.model import Base
 from fedit.train.whole import save_whole
 
@@ -56,7 +61,7 @@ class Finished:
 
     @property
     def loss(self) -> float | None:
-        """Held-out nats per token, where this round was scored."""
+        """Held-out nats per token (of a DPO run, per pair), where this round was scored."""
         scored: dict[str, float] = self.record.get("evaluation", {})
         return scored.get("loss")
 
@@ -164,22 +169,40 @@ class Run:
         return Finished(state.round, record, state.adapter)
 
     def _score(self, state: State) -> Record:
-        job = self.job
-        job.adapted.load(state.public)
-        batch = self.plan.evaluation.batch
+        test, validation = self._held  # before the adapter is loaded
+        self.job.adapted.load(state.public)
         scored: Record = {}
-        if job.test.rows:
-            found = held_out_loss(job.forward, job.test.rows, job.test.groups, batch)
-            scored |= loss_record(overall(found))
-            scored["by"] = {group: loss_record(loss) for group, loss in found.items()}
+        if test.rows:
+            whole, scored["by"] = self._groups(test)
+            scored = whole | scored
         if self.plan.evaluation.clients:
-            held = job.validation
-            found = held_out_loss(job.forward, held.rows, held.groups, batch)
-            scored["clients"] = {client: loss_record(loss) for client, loss in found.items()}
+            _, scored["clients"] = self._groups(validation)
         even = {key: fairness_record(scored[key]) for key in ("by", "clients") if key in scored}
         if even := {key: found for key, found in even.items() if found}:
             scored["fairness"] = even
         return scored
+
+    @cached_property
+    def _held(self) -> tuple[Held, Held]:
+        """The rows held out, as the objective takes them."""
+        job, how = self.job, self.plan.evaluation
+        wanted = (job.test, job.validation if how.clients else Held((), []))
+        test, validation = (
+            replace(held, rows=job.trainer.ready(held.rows, how.batch)) for held in wanted
+        )
+        return test, validation
+
+    def _groups(self, held: Held) -> tuple[Record, dict[str, Record]]:
+        """All of these rows together, and by their groups."""
+        job, batch = self.job, self.plan.evaluation.batch
+        if isinstance(job.trainer.objective, Preference):
+            ranked = held_out_ranking(
+                job.trainer.objective, job.forward, held.rows, held.groups, batch
+            )
+            whole = ranking_record(sum(ranked.values(), Ranking()))
+            return whole, {group: ranking_record(one) for group, one in ranked.items()}
+        found = held_out_loss(job.forward, held.rows, held.groups, batch)
+        return loss_record(overall(found)), {g: loss_record(loss) for g, loss in found.items()}
 
     def _reopen(self, plan: Plan, resume: bool) -> Plan:
         path = self.folder.path

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,8 @@ def score_items(loaded: Loaded, examples: Sequence[Example]) -> tuple[list[Item]
     Raises InputError for a rule of checking that nobody knows.
     """
     check_rules(examples)
-    encoded = loaded.encoder.encode_all(examples)
+    plain = [replace(example, rejected="") for example in examples]  # of a pair what was chosen
+    encoded = loaded.encoder.encode_all(plain)
     examples = [examples[row] for row in encoded.rows]
     losses = row_losses(loaded.forward, encoded.encoded, loaded.plan.evaluation.batch)
     items = make_items(examples, answer_all(loaded, examples), losses)

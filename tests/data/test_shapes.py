@@ -119,6 +119,50 @@ def test_a_bad_row_says_why(values, expected):
     assert expected in reason(values)
 
 
+ANSWERS = {"chosen": "good", "rejected": "bad"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "turn"),
+    [
+        ({"prompt": "p"}, Turn("user", "p")),
+        ({"question": "q", "context": "c"}, Turn("user", "q", "c")),
+        ({"instruction": "i", "context": "c"}, Turn("user", "i", "c")),
+        ({"instruction": "i", "input": "x"}, Turn("user", "i", "x")),
+        ({"instruction": "i"}, Turn("user", "i")),
+        ({"messages": [{"role": "user", "content": "m"}]}, Turn("user", "m")),
+        ({"conversations": [{"from": "human", "value": "s"}]}, Turn("user", "s")),
+    ],
+)
+def test_pairs_of_every_shape(asked, turn):
+    example = made({**asked, **ANSWERS, "source": "s"})
+    assert isinstance(example, Example)
+    assert example.talks == (
+        (turn, Turn("assistant", "good")),
+        (turn, Turn("assistant", "bad")),
+    )
+    assert example.labels == {"source": "s", "file": "f"}
+
+
+def test_a_single_answer_is_no_pair():
+    example = made({"prompt": "p", "response": "r"})
+    assert isinstance(example, Example)
+    assert (example.rejected, example.talks) == ("", (example.turns,))
+
+
+def test_a_pair_whose_conversation_is_answered_already_is_refused():
+    talk = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    assert "ends with the assistant" in reason({"messages": talk, **ANSWERS})
+
+
+def test_a_mapping_takes_pairs():
+    shape = mapped({"instruction": "q", "chosen": "a", "rejected": "b"})
+    example = to_example(Row("f:1", {"q": "Q", "a": "A", "b": "B"}), shape, "f")
+    assert isinstance(example, Example)
+    assert (example.answer, example.rejected) == ("A", "B")
+    assert mapped({"messages": "m", "chosen": "a", "rejected": "b"}).required == {"m", "a", "b"}
+
+
 def test_scalar_columns_become_labels_and_the_rest_is_left_out():
     extra = {"n": 3, "f": 0.5, "b": True, "none": None, "list": [1], "obj": {}, "blank": " "}
     example = made({"instruction": "i", "response": "r", "source": "s", **extra})
@@ -142,6 +186,8 @@ def test_a_mapping_takes_columns_as_told():
         ({"instruction": "q"}, "name 'messages' alone"),
         ({"messages": "m", "response": "a"}, "name 'messages' alone"),
         ({}, "nothing given"),
+        ({"instruction": "q", "chosen": "a"}, "for pairs 'chosen' and 'rejected'"),
+        ({"instruction": "q", "response": "r", "rejected": "b"}, "for pairs"),
     ],
 )
 def test_a_mapping_with_other_keys_is_refused(mapping, message):

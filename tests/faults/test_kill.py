@@ -14,7 +14,7 @@ import pytest
 
 from fedit import Plan, run
 from fedit.recipe import dump_plan
-from fedit.train.sft import Supervised
+from fedit.train.trainer import LocalTrainer
 from tests.tiny import adapter_bytes, finish, journal, tiny
 
 FEDIT = [sys.executable, "-m", "fedit.cli"]
@@ -22,7 +22,7 @@ FEDIT = [sys.executable, "-m", "fedit.cli"]
 
 def counted(count: Callable[[], None]) -> None:
     """Call `count` just before every step at which the disk or a client changes."""
-    for owner, name in ((os, "fsync"), (os, "replace"), (Supervised, "fit")):
+    for owner, name in ((os, "fsync"), (os, "replace"), (LocalTrainer, "fit")):
         real = getattr(owner, name)
 
         def step(*args, real=real, **options):

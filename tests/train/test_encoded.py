@@ -31,6 +31,7 @@ def outcomes(draw):
         draw(arrays.arrays(np.bool_, length)),
         draw(st.booleans()),
         draw(st.booleans()),
+        draw(st.integers(0, length - 1)),
     )
 
 
@@ -40,6 +41,7 @@ def same(one: Encoded, other: Encoded) -> bool:
         and np.array_equal(one.learn, other.learn)
         and (one.ids.dtype, one.learn.dtype) == (other.ids.dtype, other.learn.dtype)
         and (one.prompt_cut, one.answer_cut) == (other.prompt_cut, other.answer_cut)
+        and one.middle == other.middle
     )
 
 

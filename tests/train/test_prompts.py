@@ -10,6 +10,7 @@ from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 from fedit.core.errors import InputError
 from fedit.core.examples import Example, Turn
 from fedit.train.chat_template import Chat
+from fedit.train.encoded import apart
 from fedit.train.prompts import Encoder, Unlearnable, check_tokenizer
 from fedit.train.templates import ALPACA, PLAIN, VICUNA, Custom
 from tests.tokenizers import CORPUS, FAMILIES, byte_level, chatml, sentencepiece, wordpiece
@@ -45,6 +46,41 @@ def runs(mask):
 
 def squeezed(text):
     return "".join(text.split()).lower()
+
+
+@pytest.mark.parametrize(("family", "name"), [("byte-level", "alpaca"), ("chatml", "chat")])
+@pytest.mark.parametrize("max_length", [4096, 48, 24])
+def test_a_pair_has_one_prompt_and_learns_the_last_answers(family, name, max_length):
+    """However the prompt is cut: likelihoods of answers to unlike prompts could not be compared."""
+    code = encoder(family, name, max_length)
+    turns = talk("say " * 30, "it is four", "again", "it is five, as it was before that")
+    encoded = code.encode(Example(turns, rejected="no"))
+    chosen, rejected = apart([encoded])
+    assert (encoded.middle, len(encoded.ids)) == (
+        len(chosen.ids),
+        len(chosen.ids) + len(rejected.ids),
+    )
+    [(begin, end)], [(other, last)] = runs(chosen.learn), runs(rejected.learn)
+    assert begin == other
+    assert chosen.ids[:begin].tolist() == rejected.ids[:other].tolist()
+    assert (end, last) == (len(chosen.ids), len(rejected.ids))
+    assert code.decode(rejected.ids[other:]) == "no"
+    assert turns[-1].text.startswith(code.decode(chosen.ids[begin:]))
+    assert len(chosen.ids) <= max_length
+    whole = encoder(family, name).encode(Example(turns))
+    if max_length == 4096:
+        assert chosen.ids.tolist() == whole.ids.tolist()
+        assert len(runs(whole.learn)) == 2, "of a single conversation both answers are learned"
+    else:
+        assert encoded.prompt_cut
+
+
+def test_a_pair_that_cutting_makes_equal_has_nothing_to_learn():
+    code = encoder("byte-level", "plain", 32)
+    pair = Example(talk("x", "paper " * 40), where="f:1", rejected="paper " * 41)
+    refused = code.encode(pair)
+    assert isinstance(refused, Unlearnable)
+    assert "same tokens within template.max_length" in refused.reason
 
 
 @pytest.mark.parametrize(("family", "name"), PAIRS)

@@ -31,7 +31,9 @@ from fedit.train.adapters import AdapterError, attach
 from fedit.train.batches import collate, token_losses
 from fedit.train.forward import Forward
 from fedit.train.model import fingerprint
-from fedit.train.sft import Supervised, lr_at
+from fedit.train.optimizers import lr_at
+from fedit.train.sft import Imitation
+from fedit.train.trainer import LocalTrainer
 from tests.zoo import ADAPTERS, ARCHITECTURES, PEFT_KINDS, adapted, made, padded, rows, stirred
 
 CPU = torch.device("cpu")
@@ -41,7 +43,8 @@ LORA = Lora(rank=4, alpha=8)
 
 def trainer(plan, adapter="lora", given=ROWS, rounds=1, one=None, **options):
     one = one or adapted("llama", adapter, **options)
-    return Supervised(one, {"ann": given, "bob": given}, plan, rounds, Forward(one.model, 0, CPU))
+    forward = Forward(one.model, 0, CPU)
+    return LocalTrainer(one, {"ann": given, "bob": given}, plan, rounds, forward, Imitation())
 
 
 def order(of, round=0, seed=0, attempt=0, trains=None):
@@ -774,7 +777,8 @@ def test_the_global_adapter_is_the_weighted_mean_of_the_clients(tmp_path):
     """What Shepherd lost under a newer PEFT: its "average" was the last client's weights."""
     sizes = {"ann": ROWS[:2], "bob": ROWS[2:9], "cat": ROWS[9:]}
     llama = adapted("llama", "lora")
-    one = Supervised(llama, sizes, Local(epochs=1, lr=0.01), 1, Forward(llama.model, 0, CPU))
+    plan, forward = Local(epochs=1, lr=0.01), Forward(llama.model, 0, CPU)
+    one = LocalTrainer(llama, sizes, plan, 1, forward, Imitation())
     start = start_of(one)
     engine = InProcess(
         lambda ask, client, home: answer(ask, client, home, one, fedavg()),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedit import config
 from fedit.build.algorithms import make_algorithm
 from fedit.build.model import adapt, forward_of, make_base, trains_base
+from fedit.build.words import make_objective
 from fedit.config import Plan
 from fedit.core.client import answer
 from fedit.core.errors import BrokenInvariant
@@ -31,7 +32,7 @@ from fedit.train.encoded import EncodedRows, EncodedSet
 from fedit.train.forward import Forward
 from fedit.train.lending import Lent, lend
 from fedit.train.model import Base
-from fedit.train.sft import Supervised
+from fedit.train.trainer import LocalTrainer
 
 PRELOAD = ("fedit.build",)
 """Modules that workers share."""
@@ -74,15 +75,16 @@ class Hosting:
         plan = self.plan.model_copy(update={"model": model})
         return replace(self, plan=plan, folder=self.folder.absolute())
 
-    def trainer(self, adapted: Adapted, forward: Forward, encoded: EncodedSet) -> Supervised:
+    def trainer(self, adapted: Adapted, forward: Forward, encoded: EncodedSet) -> LocalTrainer:
         """The clients' trainer on a model in this process."""
         rows: dict[str, EncodedRows] = {c: encoded.select(p) for c, p in self.shares.items()}
         local, rounds = self.plan.local, self.plan.federation.rounds
-        return Supervised(adapted, rows, local, rounds, forward, self.odds)
+        objective = make_objective(local)
+        return LocalTrainer(adapted, rows, local, rounds, forward, objective, self.odds)
 
     def clients(
         self,
-        trainer: Supervised,
+        trainer: LocalTrainer,
         algorithm: Algorithm[Any],
         population: Sequence[Client],
         *,
@@ -98,7 +100,7 @@ class Hosting:
 
 def make_engine(
     hosting: Hosting,
-    trainer: Supervised,
+    trainer: LocalTrainer,
     algorithm: Algorithm[Any],
     population: Sequence[Client],
     *,

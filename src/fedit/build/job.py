@@ -36,7 +36,7 @@ from fedit.train.forward import Forward
 from fedit.train.kept import encoded_in
 from fedit.train.model import Base
 from fedit.train.prompts import Encoder
-from fedit.train.sft import Supervised
+from fedit.train.trainer import LocalTrainer
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Job:
     algorithm: Algorithm[Any]
     policy: Policy
     engine: Engine
-    trainer: Supervised
+    trainer: LocalTrainer
     test: Held
     validation: Held
     notes: list[str]

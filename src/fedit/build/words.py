@@ -6,7 +6,10 @@ from fedit import config
 from fedit.core.rounds import Policy
 from fedit.core.seats import Select
 from fedit.selection import samplers, weights
+from fedit.train.dpo import Preference
+from fedit.train.sft import Imitation
 from fedit.train.templates import ALPACA, PLAIN, VICUNA, Custom, Template
+from fedit.train.trainer import Objective
 
 
 def make_template(plan: config.Template) -> Template | None:
@@ -16,6 +19,11 @@ def make_template(plan: config.Template) -> Template | None:
         answer_format = "{response}" if plan.answer is None else plan.answer
         return Custom(plan.prompt, plan.prompt_without_context, answer_format)
     return {"alpaca": ALPACA, "vicuna": VICUNA, "plain": PLAIN, "chat": None}[plan.name]
+
+
+def make_objective(plan: config.Local) -> Objective:
+    """What clients learn of their rows."""
+    return Preference(plan.beta) if plan.objective == "dpo" else Imitation()
 
 
 def make_policy(plan: config.Federation) -> Policy:

@@ -74,6 +74,16 @@ class Plan(Section):
             troubles.append(
                 "adapter.kind prefix cannot run with model.gradient_checkpointing: drop one"
             )
+        if self.local.objective == "dpo" and kind in ("full", "bitfit"):
+            troubles.append(
+                f"local.objective dpo compares with the base, of which adapter.kind {kind} leaves no copy: "
+                "use an adapter beside it, such as adapter.kind lora"
+            )
+        if self.local.objective == "dpo" and self.template.train_on_inputs:
+            troubles.append(
+                "template.train_on_inputs changes nothing with local.objective dpo, whose prompts cancel "
+                "out: drop it"
+            )
         if self.evaluation.clients and not self.partition.validation:
             troubles.append("evaluation.clients needs partition.validation > 0, e.g. 0.1")
         return troubles + self._unfit()

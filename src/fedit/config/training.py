@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from fedit.config.section import Amount, Section
 
+BETA = 0.1
+
 
 class Federation(Section):
     """Rounds, who is asked, how many must reply, and how replies are weighted; `only` these take part."""
@@ -32,8 +34,13 @@ class Federation(Section):
 
 
 class Local(Section):
-    """A client's training in one round: `epochs` (default 1) or `steps`; lr schedules span all rounds."""
+    """A client's training in one round: `epochs` (default 1) or `steps`; lr schedules span all rounds.
 
+    With `objective` dpo it learns to prefer chosen answers to rejected ones; `beta` holds it to the base.
+    """
+
+    objective: Literal["sft", "dpo"] = "sft"
+    beta: float = Field(BETA, gt=0)
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
     batch: int = Field(8, ge=1, le=1_000_000)
@@ -61,6 +68,8 @@ class Local(Section):
             raise ValueError(f"micro_batch {self.micro_batch} does not divide batch {self.batch}")
         if self.momentum and self.optimizer != "sgd":
             raise ValueError("momentum belongs to optimizer: sgd")
+        if self.beta != BETA and self.objective != "dpo":
+            raise ValueError("beta belongs to objective: dpo")
         return self
 
 

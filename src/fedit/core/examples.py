@@ -21,12 +21,21 @@ class Example:
     """A conversation that ends with the assistant, the labels of its row, and the line it stands on.
 
     `labels` holds the row's other scalar columns as text (category, source, language …);
-    `where` reads "file:line" and appears in every message about the example.
+    `where` reads "file:line" and appears in every message about the example. `rejected`, where there is one,
+    is an answer that is worse than the last.
     """
 
     turns: tuple[Turn, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
     where: str = ""
+    rejected: str = ""
+
+    @property
+    def talks(self) -> tuple[tuple[Turn, ...], ...]:
+        """The conversation; of a pair also the one that ends with the rejected answer."""
+        if not self.rejected:
+            return (self.turns,)
+        return self.turns, (*self.turns[:-1], Turn("assistant", self.rejected))
 
     @property
     def answer(self) -> str:

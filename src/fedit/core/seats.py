@@ -79,7 +79,7 @@ class Trainer(Protocol):
         ...
 
     def loss(self, client: str, order: Order, at: Tree) -> float:
-        """Mean nats a supervised token over the client's data, training nothing."""
+        """The mean loss over the client's data, training nothing."""
         ...
 
     def texts(self, client: str, order: Order, at: Tree) -> Tensor:

@@ -12,7 +12,10 @@ from fedit.data.rows import BadRow, Row, kind
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Column names by part: `instruction`, `response` and perhaps `context`, or `messages`."""
+    """Column names by part: `instruction`, `response` and perhaps `context`, or `messages`.
+
+    Pairs have `chosen` and `rejected` in the place of `response`, or beside `messages` that the user ends.
+    """
 
     name: str
     columns: Mapping[str, str]
@@ -27,7 +30,20 @@ def _pair(name: str, instruction: str, context: str, response: str) -> Shape:
     return Shape(name, {"instruction": instruction, "context": context, "response": response})
 
 
+def _preferences(name: str, **asked: str) -> Shape:
+    return Shape(
+        f"{name} with chosen, rejected", {**asked, "chosen": "chosen", "rejected": "rejected"}
+    )
+
+
 SHAPES = (  # the first that fits is taken
+    _preferences("messages", messages="messages"),
+    _preferences("sharegpt", messages="conversations"),
+    _preferences("dolly", instruction="instruction", context="context"),
+    _preferences("alpaca", instruction="instruction", context="input"),
+    _preferences("prompt", instruction="prompt", context="context"),
+    _preferences("question", instruction="question", context="context"),
+    _preferences("query", instruction="query", context="context"),
     Shape("messages", {"messages": "messages"}),
     Shape("sharegpt", {"messages": "conversations"}),
     _pair("dolly", "instruction", "context", "response"),
@@ -60,13 +76,15 @@ def recognise(file: str, rows: Sequence[Row]) -> Shape:
     counts = {
         shape.name: sum(row.values.keys() >= shape.required for row in rows) for shape in SHAPES
     }
+    names = {column for row in rows for column in row.values}
     for shape in SHAPES:
         if 2 * counts[shape.name] >= len(rows):
-            return shape
+            alike = (one for one in SHAPES if one.required == shape.required)
+            return next((one for one in alike if one.columns.get("context") in names), shape)
     best = max(SHAPES, key=lambda shape: counts[shape.name])
     if counts[best.name]:
         return best
-    found = ", ".join(sorted({column for row in rows for column in row.values})) or "none"
+    found = ", ".join(sorted(names)) or "none"
     raise InputError(
         f"{file}: no known shape among the columns: {found}; say what they hold with data.columns, "
         "such as {instruction: question, response: answer} or {messages: dialogue}"
@@ -76,19 +94,24 @@ def recognise(file: str, rows: Sequence[Row]) -> Shape:
 def mapped(mapping: Mapping[str, str]) -> Shape:
     """The shape a mapping asks for: {instruction, [context], response} or {messages} → column.
 
+    Pairs ask for {instruction, [context], chosen, rejected} or {messages, chosen, rejected}.
+
     Raises InputError for any other set of keys.
     """
-    parts = ("instruction", "context", "response", "messages")
+    parts = ("instruction", "context", "response", "messages", "chosen", "rejected")
     for part in mapping:
         if part not in parts:
             known = ", ".join(parts)
             raise InputError(
                 f"data.columns: unknown key {part!r}{nearest(part, parts)}; known: {known}"
             )
-    if set(mapping) != {"messages"} and set(mapping) - {"context"} != {"instruction", "response"}:
+    pair, given = {"chosen", "rejected"}, set(mapping)
+    known_sets = ({"instruction", "response"}, {"instruction"} | pair)
+    if given not in ({"messages"}, {"messages"} | pair) and given - {"context"} not in known_sets:
         raise InputError(
             f"data.columns: {', '.join(sorted(mapping)) or 'nothing'} given; name 'messages' "
-            "alone, or 'instruction' and 'response' with or without 'context'"
+            "alone, or 'instruction' and 'response' with or without 'context'; for pairs 'chosen' and "
+            "'rejected' in the place of 'response' or beside 'messages'"
         )
     return Shape("mapping", dict(mapping))
 
@@ -108,6 +131,7 @@ def to_example(row: Row, shape: Shape, file: str) -> Example | BadRow:
     """The row as an Example, its other scalar columns and `file` as labels, or why it is none."""
     try:
         turns = _turns(row.values, shape)
+        rejected = _rejected(row.values, shape, turns[-1].text)
     except ValueError as error:
         return BadRow(row.where, str(error))
     used = set(shape.columns.values())
@@ -116,24 +140,43 @@ def to_example(row: Row, shape: Shape, file: str) -> Example | BadRow:
         for column, value in row.values.items()
         if column not in used and isinstance(value, str | int | float) and str(value).strip()
     }
-    return Example(turns, labels | {"file": file}, row.where)
+    return Example(turns, labels | {"file": file}, row.where, rejected)
 
 
 def _turns(values: Mapping[str, Any], shape: Shape) -> tuple[Turn, ...]:
     for column in sorted(shape.required - values.keys()):
         raise ValueError(f"no column {column!r}")
     if "messages" in shape.columns:
-        return _conversation(values[shape.columns["messages"]], shape.columns["messages"])
-    instruction, response = shape.columns["instruction"], shape.columns["response"]
+        column = shape.columns["messages"]
+        if "chosen" not in shape.columns:
+            return _conversation(values[column], column)
+        asked_in = _conversation(values[column], column, answered=False)
+        return (*asked_in, Turn("assistant", _answer(values, shape, "chosen")))
+    instruction = shape.columns["instruction"]
     asked = _filled(values[instruction], f"instruction (column {instruction!r})")
     context = shape.columns.get("context", "")
     given = values.get(context)
     passage = "" if given is None else _text(given, f"context (column {context!r})")
-    answer = _filled(values[response], f"answer (column {response!r})")
+    answer = _answer(values, shape, "chosen" if "chosen" in shape.columns else "response")
     return (Turn("user", asked, passage if passage.strip() else ""), Turn("assistant", answer))
 
 
-def _conversation(messages: object, column: str) -> tuple[Turn, ...]:
+def _rejected(values: Mapping[str, Any], shape: Shape, chosen: str) -> str:
+    """A pair's worse answer, "" where the shape has none."""
+    if "rejected" not in shape.columns:
+        return ""
+    rejected = _answer(values, shape, "rejected")
+    if rejected.strip() == chosen.strip():
+        raise ValueError("the chosen and the rejected answer are equal")
+    return rejected
+
+
+def _answer(values: Mapping[str, Any], shape: Shape, part: str) -> str:
+    column = shape.columns[part]
+    return _filled(values[column], f"answer (column {column!r})")
+
+
+def _conversation(messages: object, column: str, *, answered: bool = True) -> tuple[Turn, ...]:
     if not isinstance(messages, list):
         raise ValueError(f"the conversation (column {column!r}) is {kind(messages)}, not a list")
     turns = [_turn(message, number) for number, message in enumerate(messages, start=1)]
@@ -150,7 +193,11 @@ def _conversation(messages: object, column: str) -> tuple[Turn, ...]:
             place = number + len(turns) - len(spoken)
             raise ValueError(f"message {place} is from the {turn.role} where the {due} is due")
         _filled(turn.text, f"text of {turn.role} message {number + len(turns) - len(spoken)}")
-    if spoken[-1].role != "assistant":
+    if not answered and spoken[-1].role != "user":
+        raise ValueError(
+            "the conversation of a pair ends with the assistant, not with the user who is answered"
+        )
+    if answered and spoken[-1].role != "assistant":
         raise ValueError("the conversation ends with the user, not with the assistant")
     return (*opening, *spoken)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fedit.core.amounts import part_of
 from fedit.core.errors import InputError
-from fedit.core.examples import Example, Turn
+from fedit.core.examples import Example
 from fedit.core.seeds import generator
 from fedit.data.columns import labels
 
@@ -21,10 +21,10 @@ class Distinct:
 
 
 def drop_duplicates(train: list[Example], test: list[Example]) -> Distinct:
-    """Keeps the first of rows with the same turns, and takes from `train` what stands in `test`."""
+    """Keeps the first of rows with the same turns, of pairs both; what stands in `test` leaves `train`."""
     tested = _first(test)
     trained = _first(train)
-    kept = [example for turns, example in trained.items() if turns not in tested]
+    kept = [example for talks, example in trained.items() if talks not in tested]
     return Distinct(
         train=kept,
         test=list(tested.values()),
@@ -34,10 +34,10 @@ def drop_duplicates(train: list[Example], test: list[Example]) -> Distinct:
     )
 
 
-def _first(examples: list[Example]) -> dict[tuple[Turn, ...], Example]:
-    first: dict[tuple[Turn, ...], Example] = {}
+def _first(examples: list[Example]) -> dict[object, Example]:
+    first: dict[object, Example] = {}
     for example in examples:
-        first.setdefault(example.turns, example)
+        first.setdefault(example.talks, example)
     return first
 
 

@@ -23,6 +23,7 @@ from fedit.engines.inprocess import InProcess
 from fedit.estimating.traffic import shares
 from fedit.evaluate.loss import row_losses
 from fedit.report.folder import RunFolder
+from fedit.train.encoded import apart
 from fedit.train.model import fingerprint
 
 SECONDS = 10.0
@@ -137,7 +138,7 @@ def _timed(engine: InProcess, order: Order) -> tuple[float, float, float]:
 
 
 def _scoring(job: Job, seconds: float) -> float:
-    rows = [*job.test.rows, *(job.validation.rows if job.plan.evaluation.clients else ())]
+    rows = apart([*job.test.rows, *(job.validation.rows if job.plan.evaluation.clients else ())])
     size = job.plan.evaluation.batch
     rows.sort(key=lambda row: len(row.ids))
     batches = [rows[first : first + size] for first in range(0, len(rows), size)]

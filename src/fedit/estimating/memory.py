@@ -12,7 +12,8 @@ from fedit.engines.homes import GENERATIONS
 from fedit.estimating.machine import resident
 from fedit.estimating.parameters import held_bytes
 from fedit.estimating.working import Working, largest, working_memory
-from fedit.train.sft import make_optimizer
+from fedit.train.encoded import apart
+from fedit.train.optimizers import make_optimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def memory(job: Job, tree: Tree, process: int | None = None) -> Memory:
 def _training(job: Job) -> Working:
     local, groups = job.plan.local, list(job.trainer.examples.values())
     rows = largest(groups, local.micro_batch or local.batch, packs=job.forward.packs)
-    return working_memory(job.forward, rows, train=True)
+    return working_memory(job.forward, apart(rows), train=True)
 
 
 def _evaluation(job: Job) -> int:
@@ -92,7 +93,7 @@ def _evaluation(job: Job) -> int:
     if not held:
         return 0
     rows = largest(held, job.plan.evaluation.batch, packs=job.forward.packs)
-    return working_memory(job.forward, rows, train=False).peak
+    return working_memory(job.forward, apart(rows), train=False).peak
 
 
 def _moments(job: Job) -> Payload:

@@ -18,12 +18,12 @@ from fedit.studies.budget import samples_in
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One client's part of a round: optimizer steps, samples, real tokens, supervised ones."""
+    """One client's part of a round: optimizer steps, samples, real tokens, terms of the loss."""
 
     steps: int
     samples: int
     tokens: float
-    supervised: float
+    terms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ def shares(job: Job) -> dict[str, Share]:
         steps = local.steps or math.ceil(len(rows) / local.batch) * (local.epochs or 1)
         samples = samples_in(steps, len(rows), local.batch)
         lengths = [len(row.ids) for row in rows]
-        learned = [int(row.learn[1:].sum()) for row in rows]
+        terms = [job.trainer.objective.terms([row]) for row in rows]
         odds, times = job.trainer.odds.get(client), samples / len(rows)
         if odds is None:
-            tokens, supervised = times * sum(lengths), times * sum(learned)
+            tokens, learned = times * sum(lengths), times * sum(terms)
         else:
-            tokens, supervised = samples * float(odds @ lengths), samples * float(odds @ learned)
-        found[client] = Share(steps, samples, tokens, supervised)
+            tokens, learned = samples * float(odds @ lengths), samples * float(odds @ terms)
+        found[client] = Share(steps, samples, tokens, learned)
     return found
 
 
@@ -87,7 +87,8 @@ def blank_update(job: Job, order: Order, client: str, part: Share) -> Update:
     }
     metrics: Metrics = {
         "loss": 10 / 3,
-        "supervised": float(round(part.supervised)),
+        **dict.fromkeys(job.trainer.objective.tells, 1 / 3),
+        job.trainer.objective.unit: float(round(part.terms)),
         "tokens": float(round(part.tokens)),
         "samples": float(part.samples),
         "steps": float(part.steps),

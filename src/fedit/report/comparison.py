@@ -49,8 +49,15 @@ def headline(runs: Sequence[RunView]) -> str:
     round, loss = ends[name]
     if len(runs) == 1:
         rounds = "1 round" if round == 1 else f"{round:,} rounds"
-        return f"After {rounds} the held-out loss is {decimal(loss)} nats a token"
-    return f"{line(name)} ends with the lowest held-out loss: {decimal(loss)} nats a token"
+        last = runs[0].last()
+        ranked = (
+            ""
+            if last is None or last.accuracy is None
+            else f"; {last.accuracy:.1%} of pairs ranked rightly"
+        )
+        return f"After {rounds} the held-out loss is {decimal(loss)} {runs[0].unit}{ranked}"
+    unit = next(run.unit for run in runs if run.name == name)
+    return f"{line(name)} ends with the lowest held-out loss: {decimal(loss)} {unit}"
 
 
 def lead(runs: Sequence[RunView]) -> list[str]:

@@ -61,9 +61,11 @@ def section(
         for name in arms
         if means[name]
     ]
-    blocks: list[Block] = [_over_rounds(rounds)]
+    units = {run.unit for runs in arms.values() for run in runs}
+    axis = f"loss, {units.pop()}" if len(units) == 1 else "loss, nats"
+    blocks: list[Block] = [_over_rounds(rounds, axis)]
     if any(by_bytes(run)[-1:] > [(0.0, 0.0)] for name in federated for run in arms.get(name, ())):
-        blocks.append(_over_bytes(arms, inks, federated, means))
+        blocks.append(_over_bytes(arms, inks, federated, means, axis))
     if any(len(runs) > 1 for runs in arms.values()):
         blocks.append(
             Note("Bold lines are means over runs; the thin ones beside them are single runs.")
@@ -77,7 +79,7 @@ def section(
     )
 
 
-def _over_rounds(series: Sequence[Series]) -> Chart:
+def _over_rounds(series: Sequence[Series], axis: str) -> Chart:
     said = "; ".join(
         f"{line(one.name)} from {decimal(one.mean[0][1])} to {decimal(one.mean[-1][1])}"
         for one in series
@@ -85,7 +87,7 @@ def _over_rounds(series: Sequence[Series]) -> Chart:
     drawn = curves(
         series,
         "round",
-        "loss, nats a token",
+        axis,
         key="rounds",
         label=f"Held-out loss by round: {said}.",
     )
@@ -103,6 +105,7 @@ def _over_bytes(
     inks: Mapping[str, int],
     federated: Sequence[str],
     means: Mapping[str, Sequence[Point]],
+    axis: str,
 ) -> Chart:
     sent = {name: [by_bytes(run) for run in arms.get(name, ())] for name in federated}
     series = [Series(n, inks[n], mean(found), found) for n, found in sent.items() if mean(found)]
@@ -116,9 +119,7 @@ def _over_bytes(
         for one in series
     )
     label = f"Held-out loss by megabytes sent: {said}."
-    drawn = curves(
-        [*series, *levels], "MB sent, both ways", "loss, nats a token", key="bytes", label=label
-    )
+    drawn = curves([*series, *levels], "MB sent, both ways", axis, key="bytes", label=label)
     rows = [
         [Cell(line(one.name)), Cell(decimal(megabytes, 1)), Cell(decimal(loss, 3))]
         for one in series

@@ -16,9 +16,10 @@ from fedit.report.summary import Part, Read, Scores, read
 
 
 class Evaluation(Part):
-    """A held-out loss, and the same by group and by client."""
+    """A held-out loss, of pairs the share ranked rightly, and the same by group and by client."""
 
     loss: float | None = None
+    accuracy: float | None = None
     by: dict[str, "Evaluation"] = Field(default_factory=dict)
     clients: dict[str, "Evaluation"] = Field(default_factory=dict)
 
@@ -56,6 +57,12 @@ class RunView:
     def planned(self) -> int | None:
         """Rounds the plan asks for."""
         return self.plan.federation.rounds if self.plan else None
+
+    @property
+    def unit(self) -> str:
+        """What the loss is measured in."""
+        pairs = self.plan is not None and self.plan.local.objective == "dpo"
+        return "nats a pair" if pairs else "nats a token"
 
     @property
     def done(self) -> int:

@@ -1,6 +1,8 @@
 """Adapters on a base model, and the one mapping between an adapter and a tree of named tensors."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -94,6 +96,14 @@ class Adapted:
         """Address and mutation count of every base parameter: equal before and after means untouched."""
         watched = (holder[name] for holder, name in self._base)
         return [(p.data_ptr(), p._version) for p in watched if p is not None]
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """The base by itself for a while; then the adapter trains. Raises AdapterError without a switch."""
+        if not isinstance(self.model, PeftModel):
+            raise AdapterError("the adapter is the base's own weights: it cannot be switched off")
+        with self.model.disable_adapter():
+            yield
 
     def train(self) -> None:
         """Put every module into training mode."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from array import array
 from collections.abc import Iterable, Sequence
@@ -19,12 +20,28 @@ _PROMPT_CUT, _ANSWER_CUT = 1, 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """One example as tokens: `ids` int32 [length], `learn` bool [length], and what was cut away."""
+    """One example as tokens: `ids` int32 [length], `learn` bool [length], and what was cut away.
+
+    A pair is two conversations end to end, the rejected one from `middle` on (0 = no pair); `lead` is by how
+    many nats the reference finds its chosen answer likelier, NaN until it is asked.
+    """
 
     ids: NDArray[np.int32]
     learn: NDArray[np.bool_]
     prompt_cut: bool = False
     answer_cut: bool = False
+    middle: int = 0
+    lead: float = math.nan
+
+
+def apart(rows: Iterable[Encoded]) -> list[Encoded]:
+    """Every conversation by itself: of each pair the chosen one, then the rejected one."""
+    halves = list[Encoded]()
+    for row in rows:
+        if row.middle:
+            halves.append(Encoded(row.ids[: row.middle], row.learn[: row.middle]))
+        halves.append(Encoded(row.ids[row.middle :], row.learn[row.middle :]))
+    return halves
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +54,16 @@ class Unlearnable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tokens:
-    """Examples end to end: number i is `ids[offsets[i]:offsets[i + 1]]`, with `learn` and its `cut` bits."""
+    """Examples end to end: number i is `ids[offsets[i]:offsets[i + 1]]`, with `learn` and its `cut` bits.
+
+    `middle` is where in it a pair's rejected conversation begins.
+    """
 
     ids: NDArray[np.int32]
     learn: NDArray[np.bool_]
     offsets: NDArray[np.int64]
     cut: NDArray[np.uint8]
+    middle: NDArray[np.int64]
 
 
 class EncodedRows(Sequence[Encoded]):
@@ -67,7 +88,11 @@ class EncodedRows(Sequence[Encoded]):
         here = slice(int(tokens.offsets[place]), int(tokens.offsets[place + 1]))
         cut = int(tokens.cut[place])
         return Encoded(
-            tokens.ids[here], tokens.learn[here], bool(cut & _PROMPT_CUT), bool(cut & _ANSWER_CUT)
+            tokens.ids[here],
+            tokens.learn[here],
+            bool(cut & _PROMPT_CUT),
+            bool(cut & _ANSWER_CUT),
+            int(tokens.middle[place]),
         )
 
 
@@ -82,7 +107,8 @@ class EncodedSet:
     @classmethod
     def of(cls, outcomes: Iterable[Encoded | Unlearnable]) -> "EncodedSet":
         """The outcomes of encoding, in the order of the examples; memory beyond the tokens stays flat."""
-        ids, learn, offsets, cut, rows = array("i"), bytearray(), array("q", [0]), bytearray(), []
+        ids, learn, offsets, cut = array("i"), bytearray(), array("q", [0]), bytearray()
+        middle, rows = array("q"), array("q")
         unlearnable: list[Unlearnable] = []
         for row, one in enumerate(outcomes):
             if isinstance(one, Unlearnable):
@@ -92,14 +118,16 @@ class EncodedSet:
             learn += one.learn.tobytes()
             offsets.append(len(ids))
             cut.append(_PROMPT_CUT * one.prompt_cut + _ANSWER_CUT * one.answer_cut)
+            middle.append(one.middle)
             rows.append(row)
         tokens = Tokens(
             np.frombuffer(ids, np.int32),
             np.frombuffer(learn, np.bool_),
             np.frombuffer(offsets, np.int64),
             np.frombuffer(cut, np.uint8),
+            np.frombuffer(middle, np.int64),
         )
-        return cls(tokens, np.array(rows, np.int64), unlearnable)
+        return cls(tokens, np.frombuffer(rows, np.int64), unlearnable)
 
     @property
     def encoded(self) -> EncodedRows:

@@ -51,5 +51,5 @@ def key_of(
     ]
     digest = hashlib.sha256(repr(parts).encode())
     for example in examples:
-        digest.update(repr((example.where, example.turns)).encode())
+        digest.update(repr((example.where, example.talks)).encode())
     return digest.hexdigest()

@@ -28,6 +28,7 @@ class Encoder:
     """A tokenizer and a template: the same tokens for training, evaluation and chat.
 
     The learned part begins exactly where the generation prompt ends, whatever the tokenizer.
+    Of a pair only the last answers are learned: what stands before them is alike.
     Special tokens count as such where the template writes them; in the data their names are text.
     Over `max_length` tokens, first the oldest exchanges go (never the system turn), then the
     prompt's middle down to a quarter of `max_length`, then the answer's end with its end of turn.
@@ -92,15 +93,40 @@ class Encoder:
         return text.strip()
 
     def _encode(self, examples: Sequence[Example]) -> Iterator[Encoded | Unlearnable]:
-        talks = [self._clean(example.turns) for example in examples]
-        learnable = [talk for talk in talks if _answered(talk)]
-        tokenised = self._tokenise(learnable)
-        for example, talk in zip(examples, talks, strict=True):
-            if _answered(talk):
-                yield self._mask(*self._fit(talk, *next(tokenised)))
-            else:
+        talks = [[self._clean(talk) for talk in example.talks] for example in examples]
+        learnable = [both for both in talks if all(map(_answered, both))]
+        tokenised = self._tokenise(list(chain.from_iterable(learnable)))
+        for example, both in zip(examples, talks, strict=True):
+            if not all(map(_answered, both)):
                 reason = "no assistant turn with a text, after a user turn, to learn from"
                 yield Unlearnable(example.where, reason)
+            elif len(both) == 1:
+                yield self._mask(*self._fit(both[0], *next(tokenised)))
+            else:
+                yield self._pair(example.where, both, [next(tokenised) for _ in both])
+
+    def _pair(
+        self,
+        where: str,
+        talks: Sequence[tuple[Turn, ...]],
+        tokenised: Sequence[tuple[list[Segment], list[list[int]]]],
+    ) -> Encoded | Unlearnable:
+        """Both conversations end to end, their prompt cut alike, and only the last answers learned."""
+        lengths = [_length(parts) for _, parts in tokenised]
+        chosen, rejected = (
+            self._mask(*self._fit(talk, *of, max(lengths) - length), last=True)
+            for talk, of, length in zip(talks, tokenised, lengths, strict=True)
+        )
+        if np.array_equal(chosen.ids, rejected.ids):
+            reason = "chosen and rejected answer are the same tokens within template.max_length"
+            return Unlearnable(where, reason)
+        return Encoded(
+            np.concatenate([chosen.ids, rejected.ids]),
+            np.concatenate([chosen.learn, rejected.learn]),
+            chosen.prompt_cut or rejected.prompt_cut,
+            chosen.answer_cut or rejected.answer_cut,
+            len(chosen.ids),
+        )
 
     def _clean(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
         plain = self._segmenter.plain
@@ -143,9 +169,18 @@ class Encoder:
         cut = _without_middle(prompt, kept)
         return segments, [cut, *answer], dropped > 0 or len(cut) < len(prompt)
 
-    def _mask(self, segments: list[Segment], parts: list[list[int]], prompt_cut: bool) -> Encoded:
+    def _mask(
+        self,
+        segments: list[Segment],
+        parts: list[list[int]],
+        prompt_cut: bool,
+        *,
+        last: bool = False,
+    ) -> Encoded:
         ids = np.fromiter(chain.from_iterable(parts), np.int32)
         learned = [segment.learn or self._train_on_inputs for segment in segments]
+        if last:
+            learned = [place == len(segments) - 1 for place in range(len(segments))]
         learn = np.repeat(learned, [len(part) for part in parts])
         learn[: len(self._segmenter.prefix)] = False  # nothing stands before it to tell it from
         length = self._max_length

@@ -7,7 +7,7 @@ from fedit.core.seats import Fitter, Local, Work
 from fedit.core.tree import Tree
 
 LOSS = "received_loss"
-"""Metric: mean nats a supervised token over the client's data, before it trained."""
+"""Metric: mean loss over the client's data, before it trained."""
 
 
 @dataclass(frozen=True, slots=True)
