@@ -22,7 +22,7 @@ from fedit.core.messages import ADAPTER, BASE, Client, Home, Order, State
 from fedit.core.rounds import Policy, rounds
 from fedit.core.seats import Aim, Look, Work
 from fedit.core.seeds import generator
-from fedit.core.tree import map_trees, norm, same, scale, sub
+from fedit.core.tree import Tree, map_trees, norm, same, scale, sub
 from fedit.engines.homes import Homes
 from fedit.engines.inprocess import InProcess
 from fedit.selection.samplers import Uniform
@@ -515,14 +515,15 @@ class Twice:
     """Trains from what it received, and once more, before or after, for nobody but itself."""
 
     first: bool
+    further: list[Tree]
     roles: tuple[str, ...] = ()
 
     def __call__(self, start, order, home, fit):
         if self.first:
-            fit(start, again="own")
+            self.further.append(fit(start, again="own").fitted)
         work = Work(fit(start))
         if not self.first:
-            fit(start, again="own")
+            self.further.append(fit(start, again="own").fitted)
         return work
 
 
@@ -530,10 +531,11 @@ class Twice:
 def test_a_further_fit_leaves_the_first_and_its_optimizer_alone(first):
     plan = Local(batch=4, epochs=1, lr=0.01, keep_optimizer=True)
     one = trainer(plan, rounds=2)
-    start, results = start_of(one), []
-    for algorithm in (fedavg(), replace(fedavg(), local=Twice(first))):
+    start, results, further = start_of(one), [], []
+    for algorithm in (fedavg(), replace(fedavg(), local=Twice(first, further))):
         home, now = Home(), start
         for number in range(2):
+            received = now
             ask = replace(order(one), round=number, public={ADAPTER: now})
             update, home = answer(ask, "ann", home, one, algorithm)
             now = update.payload[ADAPTER]
@@ -542,6 +544,8 @@ def test_a_further_fit_leaves_the_first_and_its_optimizer_alone(first):
     assert same(plain, ours)
     assert kept.keys() == ours_kept.keys() != set()
     assert all(same(kept[role], ours_kept[role]) for role in kept)
+    schedule = [(0.01, b) for b in batches(4, 3, 1, again=("own",))]
+    agree(further[1], plain_loop(received, schedule, adamw(), 1.0), received)  # a fresh optimizer
 
 
 # ---- the loss of a place
