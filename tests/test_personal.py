@@ -20,6 +20,7 @@ from fedit.corpus import read_data
 from fedit.engines.homes import Homes
 from fedit.evaluate.scores import exact_match, token_f1
 from fedit.personal import personal
+from fedit.records import numbers_of
 from fedit.score import saved_run
 from tests.faults.test_kill import in_child
 from tests.tiny import finish, journal, tiny
@@ -139,6 +140,11 @@ def test_the_journal_says_how_even_groups_and_clients_are(made):
             even = found["fairness"][key]["loss"]
             assert even["gap"] == pytest.approx(max(losses) - min(losses))
             assert even["count"] == len(losses) > 1
+        tracked = {key for key in numbers_of(record) if "clients" in key}
+        assert "evaluation/fairness/clients/loss/worst" in tracked
+        assert all(key.startswith("evaluation/fairness/") for key in tracked), (
+            "not client by client"
+        )
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
