@@ -42,7 +42,7 @@ SGD = {"optimizer": "sgd", "clip": None, "lr": 0.05}
         ("scaffold", SGD),
         ("fedsam", {}),
         ("fedex_lora", {}),
-        ("ifca", {}),
+        ("afl", {}),
     ],
     ids=str,
 )
