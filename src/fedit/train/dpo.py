@@ -52,8 +52,8 @@ class Preference:
     def __call__(self, forward: Forward, rows: Sequence[Encoded]) -> tuple[Tensor, Metrics]:
         """The loss of each pair; how many are ranked rightly (a tie is half), and the sum of the margins."""
         margins = self.margins(forward, rows)
-        right, apart = (margins > 0).double() + 0.5 * (margins == 0), margins.detach()
-        told = {"accuracy": float(right.sum()), "margin": float(apart.sum())}
+        right = (margins > 0).double() + 0.5 * (margins == 0)
+        told = {"accuracy": float(right.sum()), "margin": float(margins.detach().sum())}
         return F.softplus(-margins), told
 
     def margins(self, forward: Forward, rows: Sequence[Encoded]) -> Tensor:
