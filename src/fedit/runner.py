@@ -186,7 +186,7 @@ class Run:
     def _held(self) -> tuple[Held, Held]:
         """The rows held out, as the objective takes them."""
         job, how = self.job, self.plan.evaluation
-        wanted = (job.test, job.validation if how.clients else Held((), []))
+        wanted = (job.test, job.validation if how.clients else Held((), [], []))
         test, validation = (
             replace(held, rows=job.trainer.ready(held.rows, how.batch)) for held in wanted
         )

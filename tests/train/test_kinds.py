@@ -23,7 +23,8 @@ from fedit.selection.weights import Renormalised, by_examples
 from fedit.train.adapters import attach
 from fedit.train.forward import make_forward
 from fedit.train.lending import copy_of
-from fedit.train.sft import Supervised
+from fedit.train.sft import Imitation
+from fedit.train.trainer import LocalTrainer
 from tests.zoo import ADAPTERS, made, rows
 
 KINDS = ("dora", "prefix", "prompt", "ia3", "bitfit", "full", "lora_xs")
@@ -72,7 +73,7 @@ def test_a_round_trains_what_travels_and_leaves_every_client_a_model(name, kind,
     forward = make_forward(
         one.model, 0, torch.device("cpu"), fused=False, virtual=kind in ("prefix", "prompt")
     )
-    trainer = Supervised(one, CLIENTS, plan.local, 1, forward)
+    trainer = LocalTrainer(one, CLIENTS, plan.local, 1, forward, Imitation())
     population = [Client(client, len(given), 10) for client, given in CLIENTS.items()]
     algorithm = make_algorithm(plan, population)
     reply = partial(answer, trainer=trainer, algorithm=algorithm)

@@ -13,7 +13,8 @@ from fedit.train.adapters import AdapterError, attach
 from fedit.train.forward import Forward
 from fedit.train.lending import copy_of
 from fedit.train.model import fingerprint
-from fedit.train.sft import Supervised
+from fedit.train.sft import Imitation
+from fedit.train.trainer import LocalTrainer
 from tests.zoo import adapted, logits, made, rows, stirred
 
 S = 2.0  # alpha 8 over rank 4, as in the zoo
@@ -116,7 +117,9 @@ def test_a_bf16_base_takes_the_sum_rounded_once():
 
 def trainer(one, **options):
     plan = Local(steps=2, batch=4, lr=1e-2, **options)
-    return Supervised(one, {"ann": ROWS}, plan, 1, Forward(one.model, 0, torch.device("cpu")))
+    return LocalTrainer(
+        one, {"ann": ROWS}, plan, 1, Forward(one.model, 0, torch.device("cpu")), Imitation()
+    )
 
 
 def order(one, added=None):
