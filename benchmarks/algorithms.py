@@ -55,6 +55,7 @@ METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "apfl": ("2003.13461", {}, {}),
     "fedper": ("1912.00818", PRIVATE, {}),
     "fedrep": ("2102.07078", PRIVATE, {}),
+    "feddpa": ("2403.19211", {}, {}),
     "ifca": ("2006.04088", {}, {}),
 }
 FILES = {

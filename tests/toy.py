@@ -42,9 +42,8 @@ class ToyTrainer:
     targets: Mapping[str, Tree]
     keep: bool = False
     fitted: list[tuple[str, int]] = field(default_factory=list)
-    steps: int = STEPS
-
-    momentum: float = 0.5
+    steps: int = field(default=STEPS, kw_only=True)
+    momentum: float = field(default=0.5, kw_only=True)
 
     def fit(self, client: str, order: Order, start: Tree, aim: Aim, memory: Payload) -> Fit:
         self.fitted.append((client, order.round))

@@ -32,7 +32,7 @@ NAMES = {
     name
     for section in get_args(get_args(Algorithm)[0])
     for name in get_args(section.model_fields["name"].annotation)
-}
+} - {"external"}  # what another package makes
 OPTIONS = {
     "scaffold": {"local": {"optimizer": "sgd", "clip": None, "lr": 0.1}},
     "fedper": {"algorithm": {"personal": [".0."]}},
