@@ -32,6 +32,7 @@ from fedit.train.encoded import EncodedRows, EncodedSet
 from fedit.train.forward import Forward
 from fedit.train.lending import Lent, lend
 from fedit.train.model import Base
+from fedit.train.stacked import Together, obstacle
 from fedit.train.trainer import LocalTrainer
 
 PRELOAD = ("fedit.build",)
@@ -91,11 +92,17 @@ class Hosting:
         alone: bool,
     ) -> InProcess:
         """The clients in this process."""
+        how, homes = self.plan.engine, Homes(self.folder / "homes", alone=alone)
+        dropout = self.plan.federation.dropout
+        if isinstance(how, config.InProcess) and how.together > 1 and not obstacle(trainer):
+            stacked = Together(trainer)
+            shared: Answer = partial(answer, trainer=stacked, algorithm=algorithm)
+            run = stacked.lockstep.run
+            return InProcess(shared, population, homes, dropout, how.together, run)
         reply: Answer = partial(answer, trainer=trainer, algorithm=algorithm)
-        if self.plan.engine.kind == "loopback":
+        if how.kind == "loopback":
             reply = through_bytes(reply)
-        homes = Homes(self.folder / "homes", alone=alone)
-        return InProcess(reply, population, homes, self.plan.federation.dropout)
+        return InProcess(reply, population, homes, dropout)
 
 
 def make_engine(
@@ -132,6 +139,15 @@ def make_engine(
 def on_workers(plan: Plan) -> bool:
     """Whether clients train on workers; in a study's worker they do not, which is one among others."""
     return plan.engine.kind in ("workers", "ray") and not current_process().daemon
+
+
+def together_note(plan: Plan, trainer: LocalTrainer) -> list[str]:
+    """That clients are not trained together although the plan asks for it, and why."""
+    together = getattr(plan.engine, "together", 1)
+    reason = obstacle(trainer) if together > 1 else None
+    if reason is None:
+        return []
+    return [f"engine.together {together}: clients train one after another, as {reason}"]
 
 
 def lend_to_workers(plan: Plan, base: Base) -> Lent | None:

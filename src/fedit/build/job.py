@@ -7,7 +7,14 @@ from typing import Any
 
 from fedit import config
 from fedit.build.algorithms import make_algorithm
-from fedit.build.hosting import PRELOAD, Hosting, lend_to_workers, make_engine, on_workers
+from fedit.build.hosting import (
+    PRELOAD,
+    Hosting,
+    lend_to_workers,
+    make_engine,
+    on_workers,
+    together_note,
+)
 from fedit.build.model import forward_of, make_adapter, make_base
 from fedit.build.words import make_policy
 from fedit.config import Plan
@@ -118,7 +125,8 @@ def build(
         corpus.notes
         + division_notes(parts)
         + cut_notes("training", encoded)
-        + cut_notes("test", tested),
+        + cut_notes("test", tested)
+        + together_note(plan, trainer),
     )
 
 

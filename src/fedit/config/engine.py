@@ -8,9 +8,10 @@ from fedit.config.section import Section, named
 
 
 class InProcess(Section):
-    """All clients in this process, one after another."""
+    """All clients in this process, one after another, or up to `together` in one pass where that works."""
 
     kind: Literal["inprocess"] = "inprocess"
+    together: int = Field(1, ge=1, le=1024)
 
 
 class Loopback(Section):

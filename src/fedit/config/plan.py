@@ -86,7 +86,7 @@ class Plan(Section):
             )
         if self.evaluation.clients and not self.partition.validation:
             troubles.append("evaluation.clients needs partition.validation > 0, e.g. 0.1")
-        return troubles + self._unfit()
+        return troubles + self._unfit() + self._unstackable()
 
     def _unfit(self) -> list[str]:
         """What the algorithm cannot be combined with."""
@@ -127,6 +127,24 @@ class Plan(Section):
                 f"not {name}"
             )
         return troubles
+
+    def _unstackable(self) -> list[str]:
+        """Why clients cannot be trained together, as far as the plan tells."""
+        together, one = getattr(self.engine, "together", 1), self.adapter
+        if together == 1:
+            return []
+        why = []
+        if not isinstance(one, Lora):
+            why.append(f"not adapter.kind {one.kind}")
+        elif one.dora or one.dropout:
+            why.append("not adapter.dora" if one.dora else f"without adapter.dropout {one.dropout}")
+        if self.model.kernels == "plain":
+            why.append("not with model.kernels plain")
+        return [
+            f"engine.together {together} trains plain LoRA in one pass, {reason}: change that, or drop "
+            "engine.together"
+            for reason in why
+        ]
 
     @property
     def folder(self) -> PurePath:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fedit.core.errors import BrokenInvariant, FeditError
 from fedit.core.messages import Client, Failure, Home, Order, Reply, Update
@@ -19,15 +20,28 @@ from fedit.engines.messages import (
 Answer = Callable[[Order, str, Home], tuple[Update, Home]]
 """One client's part of a round: `fedit.core.client.answer` with its trainer and algorithm bound."""
 
+SideBySide = Callable[[Sequence[Callable[[], Reply]]], Sequence[Reply]]
+"""Calls functions and gives what they return, in their order."""
+
+
+def one_after_another(parts: Sequence[Callable[[], Reply]]) -> list[Reply]:
+    """The usual way."""
+    return [part() for part in parts]
+
 
 @dataclass(frozen=True)
 class InProcess:
-    """Simulated clients; each fails to reply with probability `dropout`, drawn from the run's seed."""
+    """Simulated clients; each fails to reply with probability `dropout`, drawn from the run's seed.
+
+    As many as `together`, next to each other in the cohort, are asked `side_by_side`.
+    """
 
     answer: Answer
     population: Sequence[Client]
     homes: Homes
     dropout: float = 0.0
+    together: int = 1
+    side_by_side: SideBySide = one_after_another
 
     def clients(self) -> Sequence[Client]:
         """The population, in the order of the plan's partition."""
@@ -37,8 +51,9 @@ class InProcess:
         """Train the cohort in its own order; a client's error is its Failure, not the run's end."""
         self.homes.rewind(order.round)
         size = order_sizes(order)
-        for client in order.cohort:
-            yield self.reply(order, client, size(client))
+        for first in range(0, len(order.cohort), self.together):
+            group = order.cohort[first : first + self.together]
+            yield from self.side_by_side([partial(self.reply, order, c, size(c)) for c in group])
         self.homes.flush()
 
     def close(self) -> None:

@@ -74,8 +74,8 @@ class Adapted:
             n: p.detach().to("cpu", torch.float32, copy=True) for n, p in self.parameters.items()
         }
 
-    def write(self, tree: Tree) -> None:
-        """Set the whole adapter and prove that every tensor arrived. Raises AdapterError."""
+    def check(self, tree: Tree) -> None:
+        """Raise AdapterError unless the tree holds just the adapter's names and shapes."""
         mine = {name: tuple(p.shape) for name, p in self.parameters.items()}
         given = {name: shape for name, (shape, _) in spec(tree).items()}
         if mine != given:
@@ -86,6 +86,10 @@ class Adapted:
                 f"{given.get(name, 'missing')}, the model's is {mine.get(name, 'without it')}; was it made "
                 "for another base or another plan?"
             )
+
+    def write(self, tree: Tree) -> None:
+        """Set the whole adapter and prove that every tensor arrived. Raises AdapterError."""
+        self.check(tree)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tree[name])

@@ -1,6 +1,5 @@
 """Training of one client for one round: the only training loop there is, whatever is learned."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,12 @@ from fedit.config import Local
 from fedit.core.errors import FeditError
 from fedit.core.messages import BASE, Metrics, Order, Payload
 from fedit.core.seats import Aim, Fit
-from fedit.core.seeds import generator, stream
 from fedit.core.tree import Tree
 from fedit.train.adapters import Adapted, AdapterError
-from fedit.train.batches import shuffled
+from fedit.train.course import Course
 from fedit.train.encoded import Encoded
 from fedit.train.forward import Forward
-from fedit.train.optimizers import lr_at, make_optimizer, memory_of, remember
+from fedit.train.optimizers import make_optimizer, memory_of, remember
 from fedit.train.texts import prompt_of, text_vectors
 
 
@@ -75,7 +73,7 @@ class LocalTrainer:
 
     def fit(self, client: str, order: Order, start: Tree, aim: Aim, memory: Payload) -> Fit:
         """Train from `start`; `memory` is the optimizer's state from an earlier round."""
-        rows = self._rows(client)
+        course = self.course(client, order, aim.again)
         began = time.perf_counter()
         self.adapted.write(start)
         self.adapted.shift(order.public.get(BASE, {}))
@@ -88,40 +86,28 @@ class LocalTrainer:
         optimizer.state.clear()
         remember(optimizer, named, memory)
 
-        names: list[str | int] = ["fit", order.round, order.attempt, client]
-        names += [aim.again] if aim.again else []
-        per_epoch = math.ceil(len(rows) / self.plan.batch)
-        steps = self.plan.steps or per_epoch * (self.plan.epochs or 1)
-        rng = generator(order.seed, *names, "order")
-        batches = shuffled(rows, self.plan.batch, rng, self.odds.get(client))
-        sums, terms, tokens, samples, path = dict[str, float](), 0, 0, 0, 0.0
         device = self.forward.device
         devices = [device] if device.type == "cuda" else []
         self.adapted.train()
         with torch.random.fork_rng(devices=devices):
-            _seed(stream(order.seed, *names, "dropout"), device)
-            for step, batch in enumerate(islice(batches, steps)):
-                rate = lr_at(self.plan, order.round + step / steps, 1 / steps, self.rounds)
+            _seed(course.seed, device)
+            for step, batch in enumerate(islice(course.batches, course.steps)):
+                rate = course.rate(step)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                ahead = next(batches) if aim.look and aim.look.fresh else batch
-                told, counted, seen = self._step(optimizer, named, (batch, ahead), aim)
-                sums = {key: sums.get(key, 0.0) + value for key, value in told.items()}
-                terms, tokens = terms + counted, tokens + seen
-                samples, path = samples + len(batch), path + rate
+                ahead = next(course.batches) if aim.look and aim.look.fresh else batch
+                course.count(batch, rate, *self._step(optimizer, named, (batch, ahead), aim))
         if self.adapted.watch_base() != before:
             raise AdapterError("the base model was written to while an adapter trained")
         fitted = self.adapted.read()
         kept = memory_of(optimizer, named) if self.plan.keep_optimizer else {}
-        metrics = {
-            **{key: value / terms for key, value in sums.items()},
-            self.objective.unit: float(terms),
-            "tokens": float(tokens),
-            "samples": float(samples),
-            "steps": float(steps),
-            "seconds": time.perf_counter() - began,
-        }
-        return Fit(fitted, kept, metrics, path)
+        metrics = course.metrics(self.objective.unit, time.perf_counter() - began)
+        return Fit(fitted, kept, metrics, course.path)
+
+    def course(self, client: str, order: Order, again: str) -> Course:
+        """A fit's batches and learning rates. Raises FeditError where there is nothing to learn from."""
+        rows, odds = self._rows(client), self.odds.get(client)
+        return Course(self.plan, rows, order, client, again, self.rounds, odds)
 
     @cached_property
     def _optimizer(self) -> torch.optim.Optimizer:
