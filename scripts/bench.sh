@@ -19,6 +19,7 @@ all() {
   bench workers.py
   bench training.py --shape tiny
   bench training.py --shape 135M --repetitions 3
+  bench stacked.py
   bench start.py 3
   bench estimate.py
   bench partition.py
