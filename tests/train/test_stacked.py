@@ -27,11 +27,12 @@ from fedit.engines.homes import Homes
 from fedit.engines.inprocess import InProcess, through_bytes
 from fedit.selection.samplers import Uniform
 from fedit.selection.weights import Renormalised, by_examples
+from fedit.train import stacked
 from fedit.train.forward import make_forward
-from fedit.train.fused import StackedLora
 from fedit.train.sft import Imitation
 from fedit.train.stacked import Together, obstacle
 from fedit.train.trainer import LocalTrainer
+from fedit.train.thin import MaskedLora, SlicedLora
 from tests.zoo import adapted, rows, stirred
 
 CPU = torch.device("cpu")
@@ -212,7 +213,15 @@ def test_a_run_that_stacks_leaves_the_model_as_it_was(tmp_path):
     assert after == order_of
 
 
-def test_a_stacked_layer_is_a_layer_for_each_client():
+def test_by_masks_as_on_a_gpu_clients_end_there_as_well(tmp_path, monkeypatch):
+    start, wanted, *_ = trained(tmp_path, supervised(SGD), fedavg(), 0)
+    monkeypatch.setattr(stacked, "masks", lambda device: True)
+    _, found, *_ = trained(tmp_path, supervised(SGD), fedavg(), 5)
+    assert close(found[-1].state.adapter, wanted[-1].state.adapter, start.adapter, steps=12)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_stacked_layer_is_a_layer_for_each_client(masked):
     rng = np.random.default_rng(0)
     tokens, wide, out, rank, s = (2, 0, 3), 5, 4, 2, 0.7
     x, w = rng.normal(size=(sum(tokens), wide)), rng.normal(size=(out, wide))
@@ -229,8 +238,9 @@ def test_a_stacked_layer_is_a_layer_for_each_client():
         torch.tensor(t, dtype=torch.float32) for t in (x[None], a.reshape(3, -1), b.reshape(3, -1))
     ]
     x_in, a_in, b_in = (t.requires_grad_() for t in given)
-    frozen = [torch.tensor(t, dtype=torch.float32) for t in (w, bias, mask)]
-    found = StackedLora.apply(x_in, *frozen[:2], a_in, b_in, frozen[2], s)
+    w_in, bias_in, m = (torch.tensor(t, dtype=torch.float32) for t in (w, bias, mask))
+    layer, places = (MaskedLora, m) if masked else (SlicedLora, [2, 2, 5])
+    found = layer.apply(x_in, w_in, bias_in, a_in, b_in, places, s)
     found.backward(torch.tensor(dy[None], dtype=torch.float32))
     pairs = ((found, y), (x_in.grad, dx), (a_in.grad, da), (b_in.grad, db))
     for ours, wanted in pairs:

@@ -101,56 +101,6 @@ class Lora(Function):
         return dx, None, None, da, db, None
 
 
-class StackedLora(Function):
-    """`Lora` with factors of each client's own: y = x Wᵀ + b + s Σ_k m_k · (x A_kᵀ) B_kᵀ.
-
-    A is [clients × r·in] and B [clients × out·r], fp32 as their gradients; the mask m [tokens × clients] is
-    1 where a token is the client's, else 0. All clients' thin products are one, of rank r · clients:
-    where calls cost more than arithmetic that is less than a product for each.
-    """
-
-    @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        a: Tensor,
-        b: Tensor,
-        mask: Tensor,
-        s: float,
-    ) -> Tensor:
-        flat, (out, wide), clients = _flat(x), weight.shape, len(a)
-        near = a.reshape(-1, wide).to(x.dtype)
-        far = (b.view(clients, out, -1) * s).transpose(1, 2).reshape(-1, out).to(x.dtype)
-        h = _masked(flat @ near.T, mask)
-        y = F.linear(flat, weight, bias).addmm_(h, far)
-        ctx.save_for_backward(flat, weight, h, near, far, mask)
-        ctx.scale = s
-        return y.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        x, weight, h, near, far, mask = ctx.saved_tensors
-        flat, clients = _flat(dy), mask.shape[1]
-        dh = _masked(flat @ far.T, mask)
-        dx = da = db = None
-        if ctx.needs_input_grad[0]:
-            dx = (flat @ weight).addmm_(dh, near).view(*dy.shape[:-1], -1)
-        if ctx.needs_input_grad[3]:
-            da = (dh.float().T @ x.float()).view(clients, -1)
-        if ctx.needs_input_grad[4]:
-            db = (h.float().T @ flat.float()).view(clients, -1, flat.shape[1])
-            db = db.transpose(1, 2).reshape(clients, -1) * ctx.scale
-        return dx, None, None, da, db, None, None
-
-
-def _masked(h: Tensor, mask: Tensor) -> Tensor:
-    """h [tokens × clients·r], in place, 0 but for the columns of each token's client."""
-    h.view(*mask.shape, -1).mul_(mask.to(h.dtype).unsqueeze(-1))
-    return h
-
-
 def lora_layers(model: nn.Module) -> list[Any]:
     """The LoRA layers that have the fast form."""
     fast = (getattr(m.forward, "__func__", None) is _lora_linear for m in model.modules())

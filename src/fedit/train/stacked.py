@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,10 @@ from fedit.core.tree import Tree
 from fedit.train.adapters import AdapterError
 from fedit.train.course import Course
 from fedit.train.encoded import Encoded
-from fedit.train.fused import StackedLora, lora_layers
 from fedit.train.optimizers import make_optimizer
 from fedit.train.trainer import LocalTrainer
+from fedit.train.fused import lora_layers
+from fedit.train.thin import MaskedLora, SlicedLora
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,11 @@ def obstacle(trainer: LocalTrainer) -> str | None:
     return None
 
 
+def masks(device: torch.device) -> bool:
+    """Whether one masked product costs less there than a small one for each client."""
+    return device.type != "cpu"
+
+
 def _trains(call: Call) -> frozenset[str]:
     return call.order.trains if call.aim.trains is None else call.aim.trains
 
@@ -164,7 +170,8 @@ class _Stack:
                     flat = torch.cat([t.reshape(-1) for t in known]) if known[0].dim() else known[0]
                     optimizer.state[row][key] = flat.to(device, copy=True)
         self.parts: dict[int, Tensor] = {}  # by the id of a layer's factor: [clients × its numbers]
-        self.mask = self.moving.new_empty(0)  # [tokens × clients]: 1 where a token is a client's
+        self.ends: list[int] = []  # of each client's tokens in the row
+        self.mask: Tensor | None = None  # [tokens × clients], where calls cost more than arithmetic
 
     def fit(self) -> list[Fit] | None:
         """Train them all; None as soon as a loss or, in the end, a parameter is not finite."""
@@ -225,9 +232,10 @@ class _Stack:
             parts = flat.split([self.shapes[n].numel() for n in names], 1)
             self.parts |= {id(parameters[n]): t for n, t in zip(names, parts, strict=True)}
         tokens = [sum(len(row.ids) for row in own) for own in rows]
-        self.mask = torch.zeros(sum(tokens), len(rows), device=moving.device)
-        for k, (a, b) in enumerate(pairwise(np.cumsum([0, *tokens]).tolist())):
-            self.mask[a:b, k] = 1
+        self.ends = list(accumulate(tokens))
+        if masks(moving.device):
+            owner = torch.from_numpy(np.repeat(np.arange(len(rows)), tokens)).to(moving.device)
+            self.mask = nn.functional.one_hot(owner, len(rows)).to(moving.dtype)
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
@@ -245,7 +253,11 @@ class _Stack:
     def _layer(self, layer: Any, x: Tensor) -> Tensor:
         (s,), base = layer.scaling.values(), layer.base_layer
         a, b = (self.parts[id(factor)] for factor in _factors(layer))
-        y: Tensor = StackedLora.apply(x, base.weight, base.bias, a, b, self.mask, s)  # type: ignore[no-untyped-call]
+        given = (x, base.weight, base.bias, a, b)
+        if self.mask is None:
+            y: Tensor = SlicedLora.apply(*given, self.ends, s)  # type: ignore[no-untyped-call]
+        else:
+            y = MaskedLora.apply(*given, self.mask, s)  # type: ignore[no-untyped-call]
         return y
 
     def _tree(self, k: int) -> Tree:
