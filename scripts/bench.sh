@@ -23,6 +23,7 @@ all() {
   bench start.py 3
   bench estimate.py
   bench partition.py
+  bench algorithms.py
   bench growth.py --out build/growth
   return "$failed"
 }
