@@ -23,8 +23,9 @@ from fedit.train.adapters import attach
 from fedit.train.encoded import Encoded
 from fedit.train.forward import make_forward
 from fedit.train.model import load_base
-from fedit.train.sft import Supervised
+from fedit.train.sft import Imitation
 from fedit.train.stacked import Together
+from fedit.train.trainer import LocalTrainer
 
 CONFIG = {
     "model_type": "llama",
@@ -56,7 +57,7 @@ def main() -> None:
     for batch in BATCHES:
         rows = {f"c{k}": drawn(batch * asked.steps, k) for k in range(CLIENTS)}
         local = Local(steps=asked.steps, batch=batch, lr=1e-4)
-        trainer = Together(Supervised(adapted, rows, local, 1, forward))
+        trainer = Together(LocalTrainer(adapted, rows, local, 1, forward, Imitation()))
         order = Order(0, 0, 0, {}, dict.fromkeys(rows, 1.0), names, names)
         fits = [partial(trainer.fit, client, order, start, Aim(), {}) for client in rows]
         tokens = sum(len(row.ids) for own in rows.values() for row in own)

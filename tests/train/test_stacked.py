@@ -31,8 +31,8 @@ from fedit.train import stacked
 from fedit.train.forward import make_forward
 from fedit.train.sft import Imitation
 from fedit.train.stacked import Together, obstacle
-from fedit.train.trainer import LocalTrainer
 from fedit.train.thin import MaskedLora, SlicedLora
+from fedit.train.trainer import LocalTrainer
 from tests.zoo import adapted, rows, stirred
 
 CPU = torch.device("cpu")

@@ -21,10 +21,10 @@ from fedit.core.tree import Tree
 from fedit.train.adapters import AdapterError
 from fedit.train.course import Course
 from fedit.train.encoded import Encoded
-from fedit.train.optimizers import make_optimizer
-from fedit.train.trainer import LocalTrainer
 from fedit.train.fused import lora_layers
+from fedit.train.optimizers import make_optimizer
 from fedit.train.thin import MaskedLora, SlicedLora
+from fedit.train.trainer import LocalTrainer
 
 
 @dataclass(frozen=True, slots=True)
