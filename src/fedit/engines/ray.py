@@ -160,8 +160,11 @@ class Actors(Crew):
             return []
         answers = {actor.answer: actor for actor in busy}
         calls = [actor.called for actor in self._workers if not actor.born]
-        found, _ = self._ray.wait([*answers, *calls], timeout=_TICK, fetch_local=False)
-        return [answers[ref] for ref in found if ref in answers]
+        self._ray.wait([*answers, *calls], timeout=_TICK, fetch_local=False)
+        self._wait_for_births(0)  # one that is ready and not looked at would be found for ever
+        every = {"num_returns": len(answers), "timeout": 0, "fetch_local": False}
+        found, _ = self._ray.wait(list(answers), **every)
+        return [answers[ref] for ref in found]
 
     def _wait_for_births(self, seconds: float) -> None:
         called = {actor.called: actor for actor in self._workers if not actor.born}
