@@ -127,6 +127,16 @@ def test_full_weights_are_the_runs_own_with_full_tuning(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "algorithm",
+    [{"name": "ffa_lora"}, {"name": "ifca"}, {"name": "fedper", "personal": ["lora_B"]}],
+)
+def test_full_weights_are_all_of_them_whatever_a_method_picks_by_name(algorithm, tmp_path):
+    usual, found = (counted(tiny(tmp_path, **more)) for more in ({}, {"algorithm": algorithm}))
+    assert found["full"]["up"] == usual["full"]["up"]
+    assert found["parameters"] == usual["parameters"]
+
+
+@pytest.mark.parametrize(
     ("local", "moments"),
     [
         ({"optimizer": "adamw"}, 2),
@@ -272,6 +282,13 @@ def test_a_calibration_times_every_part_and_leaves_no_trace(tmp_path, monkeypatc
     assert torch.equal(torch.get_rng_state(), state)
     assert list(tmp_path.iterdir()) == []
     assert found.memory.peak >= sum((found.memory.process, found.memory.base))
+
+
+@pytest.mark.parametrize("name", ["fednova", "qfedavg", "ifca"])
+def test_a_method_that_needs_clients_to_measure_is_timed_as_well(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", 0.01)
+    found = fedit.estimate(tiny(tmp_path / "run", threads=1, algorithm={"name": name}))
+    assert found.to_dict()["seconds"]["server"] > 0
 
 
 def test_training_that_fails_is_told(tmp_path, monkeypatch):

@@ -90,6 +90,9 @@ class EachItsOwn:
         rng = torch.Generator().manual_seed(stream(self.seed, "ifca", cluster))
         moved = Tree()
         for name, tensor in adapter.items():
+            if tensor.is_meta:  # only its shape is asked for
+                moved[name] = tensor
+                continue
             noise = torch.randn(tensor.shape, generator=rng)
             deviation = float(tensor.std(correction=0)) or 0.01
             moved[name] = tensor + self.spread * deviation * noise

@@ -16,7 +16,7 @@ from scipy.optimize import nnls
 from fedit.build import Job, forward_of, make_adapter, make_base, on_workers
 from fedit.core.client import answer
 from fedit.core.errors import FeditError
-from fedit.core.messages import ADAPTER, Failure, Order, Update
+from fedit.core.messages import Failure, Order, Update
 from fedit.core.rounds import make_order
 from fedit.engines.homes import Homes
 from fedit.engines.inprocess import InProcess
@@ -131,10 +131,16 @@ def _one_by_one(job: Job) -> Iterator[Order]:
 def _timed(engine: InProcess, order: Order) -> tuple[float, float, float]:
     """Steps, real tokens and seconds of one client's part, its sum on the server included."""
     began = time.perf_counter()
+    reply = _reply(engine, order)
+    return reply.metrics["steps"], reply.metrics["tokens"], time.perf_counter() - began
+
+
+def _reply(engine: InProcess, order: Order) -> Update:
+    """The one client's update. Raises FeditError where it failed."""
     [reply] = engine.ask(order)
     if isinstance(reply, Failure):
         raise FeditError(f"calibration: client {reply.client} failed: {reply.detail}")
-    return reply.metrics["steps"], reply.metrics["tokens"], time.perf_counter() - began
+    return reply
 
 
 def _scoring(job: Job, seconds: float) -> float:
@@ -160,9 +166,8 @@ def _server(job: Job) -> float:
     algorithm, adapter = job.algorithm, job.adapted.read()
     state = algorithm.server.init(adapter)
     order = next(_one_by_one(job))
-    update = Update(
-        order.cohort[0], 0, 0, dict.fromkeys((ADAPTER, *algorithm.local.roles), adapter)
-    )
+    with tempfile.TemporaryDirectory() as path:
+        update = _reply(_engine(job, Path(path), 1), order)  # with all that the method measures
 
     def round() -> None:
         total = algorithm.combine.start(order)

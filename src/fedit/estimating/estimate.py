@@ -9,6 +9,7 @@ from typing import Any
 
 from fedit.build import Job, build, on_workers
 from fedit.config import Plan, Workers
+from fedit.core.seats import everything
 from fedit.core.shares import GROUPS
 from fedit.engines.processes import available_cores
 from fedit.estimating import parameters
@@ -128,12 +129,17 @@ def _estimated(plan: Plan, folder: Path, calibrated: bool, libraries: float) -> 
         str(job.base.device),
         free(job.base.device),
         replay(job, tree),
-        replay(job, base),
+        replay(_of_everything(job), base),
         (6 if plan.adapter.kind == "full" else 4) * counts.active,
         None,
         [*job.notes, *_workers_note(plan)],
     )
     return _timed(found, job, loading) if calibrated else found
+
+
+def _of_everything(job: Job) -> Job:
+    """The same run with every parameter in every message, whatever its method picks by name."""
+    return replace(job, algorithm=replace(job.algorithm, scope=everything))
 
 
 def _timed(found: Estimate, job: Job, loading: float) -> Estimate:
