@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ import torch
 
 import fedit
 from fedit import InputError, run
+from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.fedavgm import Momentum
 from fedit.build import job
 from fedit.core.rounds import TooFewReplies
+from fedit.personal import personal
 from fedit.runner import Run
 from tests.tiny import adapter_bytes, finish, journal, tiny
 
@@ -349,3 +353,18 @@ def test_a_template_is_refused_before_the_model_is_loaded(tmp_path):
     model = {"config": None, "base": str(tmp_path / "no model here")}
     with pytest.raises(InputError, match=r"template\.prompt: unknown field \{instr\}"):
         Run(tiny(tmp_path / "run", template=template, model=model))
+
+
+def test_a_method_handed_over_is_not_taken_for_the_plans_of_the_same_name(tmp_path):
+    own = replace(fedavg(), server=Momentum())
+    plan = tiny(
+        tmp_path / "run", federation={"rounds": 2}, partition={"clients": 4, "validation": 0.2}
+    )
+    begun = run(plan, algorithm=own)
+    next(begun)
+    begun.close()
+    with pytest.raises(InputError, match="algorithm has changed since the run began"):
+        finish(plan, resume=True)
+    with pytest.raises(InputError, match=r"algorithm fedavg .* is not in its plan"):
+        personal(tmp_path / "run")
+    assert [done.round for done in run(plan, resume=True, algorithm=own)] == [1, 2]

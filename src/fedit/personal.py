@@ -27,7 +27,7 @@ from fedit.evaluate.items import Item
 from fedit.files import write_atomically
 from fedit.records import MEASURES, Record, fairness_record
 from fedit.report.folder import RunFolder
-from fedit.runner import check_homes
+from fedit.runner import GIVEN, check_homes
 from fedit.score import Loaded, check_base, check_data, saved_run, score_items, summary
 from fedit.selection.samplers import Uniform
 
@@ -56,6 +56,12 @@ def personal(path: Path, *, limit: int | None = None, tune: int | None = None) -
         raise InputError(
             f"run folder {path}: partition.validation is 0, so clients have no rows of their own to be "
             "scored on; begin a run with partition.validation=0.1"
+        )
+    if saved.known.get("algorithm", "").endswith(GIVEN):
+        raise InputError(
+            f"run folder {path}: algorithm {saved.known['algorithm']} is not in its plan, so clients' own "
+            "models are not known here; give it an entry point and name it in the plan "
+            "(docs/add-an-algorithm.md)"
         )
     check_homes(RunFolder(path, read_only=True), saved.state.round)
     with TemporaryDirectory() as folder, _threads(saved.plan.threads):

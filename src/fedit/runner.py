@@ -50,6 +50,9 @@ FREE = (
 )
 """Keys of a plan that may change on resume."""
 
+GIVEN = " (handed over in Python)"
+"""Stands in a run's environment after the name of an algorithm that its plan does not name."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -97,7 +100,7 @@ class Run:
         `algorithm` takes the place of the one the plan names.
         """
         path = Path(plan.folder)
-        self._lent = lent
+        self._lent, self._given = lent, algorithm is not None
         self.folder = RunFolder(path)
         self._threads = torch.get_num_threads()
         try:
@@ -230,6 +233,8 @@ class Run:
     def _settle(self) -> None:
         """Keep plan, versions and hashes with the run; a resumed one must have the same data and base."""
         now = environment(self.job)
+        if self._given:  # its name may be that of the plan's
+            now["algorithm"] += GIVEN
         for key in ("data", "base", "algorithm"):
             if self._environment.get(key, now[key]) != now[key]:
                 raise InputError(
