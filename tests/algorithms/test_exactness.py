@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedit.algorithms.exactness import COLUMNS, measured, sketch
-from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.fedavg import Mean, fedavg
 from fedit.algorithms.fedavgm import Momentum
 from fedit.algorithms.fedex_lora import fedex_lora
 from fedit.algorithms.fedsa_lora import fedsa_lora
@@ -17,7 +17,9 @@ from fedit.algorithms.flora import flora
 from fedit.algorithms.hetlora import hetlora
 from fedit.algorithms.ranks import with_ranks
 from fedit.algorithms.rolora import rolora
+from fedit.build import algorithms
 from fedit.core.tree import same
+from fedit.recipe import make_plan
 from tests.factors import (
     B_NAMES,
     LAYERS,
@@ -184,3 +186,19 @@ def test_measuring_changes_no_bit_and_sends_none(made):
         results.append(step(algorithm, state, order, sent))
     assert results[0].public.keys() == results[1].public.keys()
     assert all(same(results[0].public[r], results[1].public[r]) for r in results[0].public)
+
+
+@pytest.mark.parametrize("own", [{"combine": Mean(linear=False)}, {"measure": lambda *seen: {}}])
+def test_a_method_with_a_total_or_a_measure_of_its_own_is_left_alone(own, monkeypatch):
+    """Its total may be anything, which nobody else can look into."""
+    made = replace(fedavg(), **own)
+    entry = type("Entry", (), {"name": "own", "load": lambda self: lambda population: made})()
+    monkeypatch.setattr(algorithms, "entry_points", lambda group: [entry])
+    plan = make_plan(
+        {
+            "model": {"base": "m"},
+            "data": {"train": "microworld"},
+            "algorithm": {"name": "external", "entry": "own"},
+        }
+    )
+    assert algorithms.make_algorithm(plan) is made

@@ -39,7 +39,7 @@ from fedit.config import Lora, Plan
 from fedit.config.algorithm import External, FedAvgM, FedOpt
 from fedit.core.errors import InputError, brief
 from fedit.core.messages import Client
-from fedit.core.seats import Algorithm
+from fedit.core.seats import Algorithm, nothing
 from fedit.core.seeds import generator
 
 
@@ -51,7 +51,8 @@ def make_algorithm(plan: Plan, population: Sequence[Client] = ()) -> Algorithm[A
     lora = plan.adapter if isinstance(plan.adapter, Lora) else None
     if lora and lora.ranks:
         algorithm = with_ranks(algorithm, _ranks(plan, population), lora.rank)
-    if lora and not lora.dora and plan.evaluation.exactness:
+    summed = algorithm.combine.linear and algorithm.measure is nothing  # else its total is its own
+    if lora and not lora.dora and plan.evaluation.exactness and summed:
         algorithm = measured(algorithm, lora.scale)
     return algorithm
 
