@@ -5,7 +5,7 @@ import torch
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.core.client import KEPT, MEMORY, answer
-from fedit.core.errors import InputError
+from fedit.core.errors import FeditError, InputError
 from fedit.core.messages import ADAPTER, Home, Order, Update
 from fedit.core.seats import Algorithm, Fit, Work
 from fedit.core.sums import Sum
@@ -163,6 +163,21 @@ class Affine:
         self.log.append("open " + self.name)
         opened = (total.numbers[ADAPTER] - self.shift * total.mass()) / self.factor
         return replace(total, numbers={ADAPTER: opened})
+
+
+@dataclass(frozen=True)
+class Astray:
+    """Keeps a model of its own that has diverged."""
+
+    roles: tuple[str, ...] = ()
+
+    def __call__(self, start, order, home, fit) -> Work:
+        return Work(fit(start), home={"own": {n: t / 0 for n, t in start.items()}})
+
+
+def test_what_diverged_is_not_kept_either():
+    with pytest.raises(FeditError, match="training diverged"):
+        answer(order(), "c0", Home(), Spy(), replace(fedavg(), local=Astray()))
 
 
 def test_guards_seal_in_order_and_open_in_reverse(tmp_path):

@@ -28,7 +28,7 @@ def answer(
     start = {**received, **home.payload.get(KEPT, {})}
     memory = _memory(home)
     work = algorithm.local(start, order, home, _Fitter(client, order, trainer, memory))
-    for tree in (work.fit.fitted, *work.fit.memory.values()):
+    for tree in (work.fit.fitted, *work.fit.memory.values(), *work.home.values()):
         if name := not_finite(tree):
             raise FeditError(
                 f"training diverged: {name} holds NaN or infinity; begin anew with a lower local.lr"
