@@ -369,3 +369,9 @@ def test_an_alias_bomb_is_refused_at_once(tmp_path):
     (tmp_path / "bomb.yaml").write_text("\n".join(lines) + "\n" + bomb)
     with pytest.raises(InputError, match="aliases"):
         load_plan(tmp_path / "bomb.yaml")
+
+
+def test_a_fault_of_the_servers_optimizer_is_named_by_the_key_one_writes():
+    said = refusal(algorithm={"name": "fedprox", "server": {"name": "fedadam", "lr": -1}})
+    assert "algorithm.server.lr: " in said
+    assert "(got -1)" in said

@@ -49,9 +49,10 @@ def _fault(error: ErrorDetails) -> str:
     path = [str(part) for part in error["loc"]]
     section = int(path[:1] == ["plan"])  # a study holds a plan
     if path[section : section + 1] and path[section] in _UNIONS:
-        del path[
-            section + 1 : section + 2
-        ]  # pydantic's name for the member of the union, not a key
+        # pydantic's name for the member of the union, not a key
+        del path[section + 1 : section + 2]
+        if path[section + 1 : section + 2] == ["server"]:  # a union in that of algorithms
+            del path[section + 2 : section + 3]
     key, kind, value = ".".join(path), error["type"], error["input"]
     message, context = error["msg"].removeprefix("Value error, "), error.get("ctx", {})
     if kind == "missing":
