@@ -34,17 +34,25 @@ from fedit.selection.samplers import Uniform
 NAME = "personal.json"
 """The file in a run's folder."""
 
+
+def file_of(tune: int | None) -> str:
+    """The file in which a study keeps what clients' models score after so many steps."""
+    return f"personal-{tune}.json" if tune else NAME
+
+
 ROWS = ("own_rows", "test_rows")
 MODELS = ("own_model", "global_model")
 
 
-def personal(path: Path, *, limit: int | None = None, tune: int | None = None) -> Record:
+def personal(
+    path: Path, *, limit: int | None = None, tune: int | None = None, name: str = NAME
+) -> Record:
     """Every client's own model and the global one, on the client's own held-out rows and on the test rows.
 
     A client's own model is what the run's method says it is after the last checkpoint; with `tune` it is
     what the client would begin a round with, trained on its rows for so many steps at the plan's lr.
     `limit` bounds the rows of each client and of the test. The result is JSON values, written to the run's
-    `personal.json` too; nothing else in the folder changes.
+    file `name` too; nothing else in the folder changes.
 
     `clients` by id, `mean` over them (each client counting once) and `fairness` over them hold, for
     `own_rows` and `test_rows`, what `own_model` and `global_model` score; None where there are no such rows.
@@ -88,7 +96,7 @@ def personal(path: Path, *, limit: int | None = None, tune: int | None = None) -
         "fairness": _over(scored, fairness_record),
         "notes": notes,
     }
-    write_atomically(path / NAME, json.dumps(result, ensure_ascii=False).encode())
+    write_atomically(path / name, json.dumps(result, ensure_ascii=False).encode())
     return result
 
 

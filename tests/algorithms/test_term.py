@@ -147,9 +147,13 @@ def test_a_round_that_changes_nothing_changes_nothing(tmp_path, monkeypatch):
     close(last(hand.run(term(3.0))), START, 1e-7)
 
 
-def test_an_empty_total_is_empty_at_the_lowest_level():
-    combine = term(1.0).combine
-    total = combine.start(Order(0, 0, 0, {}, {}, NAMES, NAMES))
-    assert total.level == -math.inf
-    assert total.mass() == 0.0
-    assert total.sums() == {}
+def test_an_empty_total_comes_to_any_level_and_a_full_one_only_rises():
+    total = term(1.0).combine.start(Order(0, 0, 0, {}, {}, NAMES, NAMES))
+    total.rise(-900.0)
+    assert (total.level, total.mass(), total.sums()) == (-900.0, 0.0, {})
+    total.add({ADAPTER: tree(1)}, 2.0)
+    total.rise(-901.0)
+    assert (total.level, total.mass()) == (-900.0, 2.0)
+    total.rise(-899.0)
+    assert total.level == -899.0
+    assert total.mass() == pytest.approx(2.0 / math.e)

@@ -19,21 +19,10 @@ MIXTURE = "mixture"
 _LEAST = 1e-12  # a weight is above 0
 
 
-@dataclass(frozen=True, slots=True)
-class Losses:
+def with_loss(total: Sum, update: Update, order: Order) -> None:
     """FedAvg's sum, and each client's loss beside it."""
-
-    linear: bool = True
-
-    def start(self, order: Order, spare: Sum | None = None) -> Sum:
-        return Mean().start(order, spare)
-
-    def add(self, total: Sum, update: Update, order: Order) -> Sum:
-        total.count(update.client, update.metrics[LOSS])
-        return Mean().add(total, update, order)
-
-    def merge(self, total: Sum, other: Sum) -> Sum:
-        return Mean().merge(total, other)
+    total.count(update.client, update.metrics[LOSS])
+    total.add(update.payload, order.weights[update.client])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +67,7 @@ def afl(gamma: float, shares: Mapping[str, float]) -> Algorithm[Sum]:
         fedavg(),
         name="afl",
         local=Told(fedavg().local),
-        combine=Losses(),
+        combine=Mean(with_loss),
         server=Agnostic(gamma, shares),
         prepare=_weighed,
     )

@@ -1,5 +1,6 @@
 """FedAvg: the weighted mean of what the clients fitted (McMahan et al., arXiv 1602.05629, Algorithm 1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,22 +22,29 @@ class PlainLocal:
 
 
 @dataclass(frozen=True, slots=True)
-class Mean:
-    """The weighted sum, one update at a time: memory does not grow with the cohort.
-
-    Roles in `alike` are summed without weights, every client's counting once.
-    """
+class Weighed:
+    """An update enters a sum with its order's weight; in the roles of `alike` every client counts once."""
 
     alike: tuple[str, ...] = ()
+
+    def __call__(self, total: Sum, update: Update, order: Order) -> None:
+        for role, tree in update.payload.items():
+            weight = 1.0 if role in self.alike else order.weights[update.client]
+            total.add({role: tree}, weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A sum that updates enter by `adding`, one at a time: memory does not grow with the cohort."""
+
+    adding: Callable[[Sum, Update, Order], None] = Weighed()
     linear: bool = True
 
     def start(self, order: Order, spare: Sum | None = None) -> Sum:
         return Sum(numbers=spare.numbers, shapes=spare.shapes) if spare else Sum()
 
     def add(self, total: Sum, update: Update, order: Order) -> Sum:
-        for role, tree in update.payload.items():
-            weight = 1.0 if role in self.alike else order.weights[update.client]
-            total.add({role: tree}, weight)
+        self.adding(total, update, order)
         return total
 
     def merge(self, total: Sum, other: Sum) -> Sum:

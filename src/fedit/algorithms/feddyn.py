@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fedit.algorithms.fedavg import Mean, Replace, fedavg
+from fedit.algorithms.fedavg import Mean, Replace, Weighed, fedavg
 from fedit.core.lora import SKETCH
 from fedit.core.messages import ADAPTER, Home, Order, State
 from fedit.core.seats import Algorithm, Fitter, Work
@@ -63,6 +63,6 @@ def feddyn(alpha: float, clients: int) -> Algorithm[Sum]:
         fedavg(),
         name="feddyn",
         local=Regularised(alpha),
-        combine=Mean(alike=(ADAPTER, SKETCH)),
+        combine=Mean(Weighed(alike=(ADAPTER, SKETCH))),
         server=Dual(alpha, clients),
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from fedit.algorithms.fedavg import Replace, fedavg
+from fedit.algorithms.fedavg import Mean, Replace, fedavg
 from fedit.algorithms.parts.products import PRODUCT, Products, empty_base
 from fedit.core.lora import products
 from fedit.core.messages import BASE, Order, State
@@ -33,4 +33,4 @@ class Residual:
 
 def fedex_lora(scale: float) -> Algorithm[Sum]:
     """FedEx-LoRA with LoRA's s = α/r; clients receive the residual, as large as the layers are."""
-    return replace(fedavg(), name="fedex_lora", combine=Products(), server=Residual(scale))
+    return replace(fedavg(), name="fedex_lora", combine=Mean(Products()), server=Residual(scale))

@@ -11,27 +11,15 @@ from fedit.core.tree import Tree
 _WEIGHT, _STEPS = "weight", "weighted steps"
 
 
-@dataclass(frozen=True, slots=True)
-class Normalised:
+def normalised(total: Sum, update: Update, order: Order) -> None:
     """FedAvg's sum with weights a_k / τ_k, and Σ a_k and Σ a_k τ_k beside it; τ_k are a client's steps.
 
     ‖a_k‖₁ of the paper is the number of steps of plain SGD; other optimizers are counted alike here.
     """
-
-    linear: bool = True
-
-    def start(self, order: Order, spare: Sum | None = None) -> Sum:
-        return Mean().start(order, spare)
-
-    def add(self, total: Sum, update: Update, order: Order) -> Sum:
-        weight, steps = order.weights[update.client], max(1.0, update.metrics["steps"])
-        total.add(update.payload, weight / steps)
-        total.count(_WEIGHT, weight)
-        total.count(_STEPS, weight * steps)
-        return total
-
-    def merge(self, total: Sum, other: Sum) -> Sum:
-        return Mean().merge(total, other)
+    weight, steps = order.weights[update.client], max(1.0, update.metrics["steps"])
+    total.add(update.payload, weight / steps)
+    total.count(_WEIGHT, weight)
+    total.count(_STEPS, weight * steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +37,4 @@ class Effective:
 
 def fednova() -> Algorithm[Sum]:
     """FedNova; with equal numbers of steps it is FedAvg."""
-    return replace(fedavg(), name="fednova", combine=Normalised(), server=Effective())
+    return replace(fedavg(), name="fednova", combine=Mean(normalised), server=Effective())

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.fedavg import Mean, fedavg
 from fedit.algorithms.parts.products import PRODUCT, Products
 from fedit.core.lora import factored, layers, products, rank_of
 from fedit.core.messages import ADAPTER, Order, State
@@ -34,4 +34,6 @@ class Refactored:
 
 def flexlora() -> Algorithm[Sum]:
     """FlexLoRA: clients of any rank; those of a lower one receive the strongest directions."""
-    return replace(fedavg(), name="flexlora", combine=Products(factors=False), server=Refactored())
+    return replace(
+        fedavg(), name="flexlora", combine=Mean(Products(factors=False)), server=Refactored()
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.fedavg import Mean, fedavg
 from fedit.algorithms.parts.products import PRODUCT, Products, empty_base
 from fedit.core.lora import layers
 from fedit.core.messages import ADAPTER, BASE, Order, State
@@ -49,5 +49,5 @@ def begun_anew(adapter: Tree, seed: int) -> Tree:
 
 def flora(scale: float) -> Algorithm[Sum]:
     """FLoRA with LoRA's scale s = α/r: exact for clients of any rank."""
-    combine = Products(factors=False)
+    combine = Mean(Products(factors=False))
     return replace(fedavg(), name="flora", combine=combine, server=Stacked(scale))

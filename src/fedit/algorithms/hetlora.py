@@ -18,22 +18,14 @@ class Sparse:
 
     rank: int
     by_norm: bool = True
-    linear: bool = True
 
-    def start(self, order: Order, spare: Sum | None = None) -> Sum:
-        return Mean().start(order, spare)
-
-    def add(self, total: Sum, update: Update, order: Order) -> Sum:
+    def __call__(self, total: Sum, update: Update, order: Order) -> None:
         weight, adapter = order.weights[update.client], update.payload[ADAPTER]
         if self.by_norm:
             weight *= max(product_norm(adapter), 1e-12)
         total.add({**update.payload, ADAPTER: filled(adapter, self.rank)}, weight)
-        return total
-
-    def merge(self, total: Sum, other: Sum) -> Sum:
-        return Mean().merge(total, other)
 
 
 def hetlora(rank: int, by_norm: bool = True) -> Algorithm[Sum]:
     """HetLoRA up to that rank; with equal ranks and `by_norm` false it is FedAvg, bit for bit."""
-    return replace(fedavg(), name="hetlora", combine=Sparse(rank, by_norm))
+    return replace(fedavg(), name="hetlora", combine=Mean(Sparse(rank, by_norm)))

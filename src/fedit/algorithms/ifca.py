@@ -52,22 +52,10 @@ def best_model(received: Tree, order: Order, home: Home, fit: Fitter) -> Tree:
     return known[chosen(known, fit)]
 
 
-@dataclass(frozen=True, slots=True)
-class Clusters:
+def by_cluster(total: Sum, update: Update, order: Order) -> None:
     """A sum for each cluster."""
-
-    linear: bool = True
-
-    def start(self, order: Order, spare: Sum | None = None) -> Sum:
-        return Mean().start(order, spare)
-
-    def add(self, total: Sum, update: Update, order: Order) -> Sum:
-        role = role_of(int(update.metrics[CLUSTER]))
-        total.add({role: update.payload[ADAPTER]}, order.weights[update.client])
-        return total
-
-    def merge(self, total: Sum, other: Sum) -> Sum:
-        return Mean().merge(total, other)
+    role = role_of(int(update.metrics[CLUSTER]))
+    total.add({role: update.payload[ADAPTER]}, order.weights[update.client])
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +101,7 @@ def ifca(clusters: int, spread: float = 0.1, seed: int = 0) -> Algorithm[Sum]:
         fedavg(),
         name="ifca",
         local=Choosing(),
-        combine=Clusters(),
+        combine=Mean(by_cluster),
         server=EachItsOwn(clusters, spread, seed),
         own=best_model,
     )

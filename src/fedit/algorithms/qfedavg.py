@@ -35,21 +35,13 @@ class Powers:
 
     q: float
     lipschitz: float
-    linear: bool = True
 
-    def start(self, order: Order, spare: Sum | None = None) -> Sum:
-        return Mean().start(order, spare)
-
-    def add(self, total: Sum, update: Update, order: Order) -> Sum:
+    def __call__(self, total: Sum, update: Update, order: Order) -> None:
         loss = max(update.metrics[LOSS], 1e-12)
         square = (self.lipschitz * update.metrics[_MOVED]) ** 2
         power = loss**self.q
         total.add(update.payload, power)
         total.count(_CURVATURE, self.q * power / loss * square + self.lipschitz * power)
-        return total
-
-    def merge(self, total: Sum, other: Sum) -> Sum:
-        return Mean().merge(total, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,5 +61,5 @@ class Damped:
 def qfedavg(q: float, lr: float) -> Algorithm[Sum]:
     """q-FedAvg with q ≥ 0 and L = 1/lr, lr being the clients'; q = 0 is the plain mean of the cohort."""
     local = Moved(Told(fedavg().local))
-    combine, server = Powers(q, 1 / lr), Damped(1 / lr)
+    combine, server = Mean(Powers(q, 1 / lr)), Damped(1 / lr)
     return replace(fedavg(), name="qfedavg", local=local, combine=combine, server=server)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fedit.algorithms.fedavg import Mean, Replace, fedavg
+from fedit.algorithms.fedavg import Mean, Replace, Weighed, fedavg
 from fedit.core.messages import Home, Order, State
 from fedit.core.seats import Algorithm, Fitter, Work
 from fedit.core.sums import Sum
@@ -58,6 +58,6 @@ def scaffold(clients: int) -> Algorithm[Sum]:
         fedavg(),
         name="scaffold",
         local=Controlled(),
-        combine=Mean(alike=(CONTROL,)),
+        combine=Mean(Weighed(alike=(CONTROL,))),
         server=Controls(clients),
     )

@@ -15,23 +15,13 @@ class Tilted:
     """Weights a_k e^(t f_k), however large: the mean's are softmax(t f_k + log a_k), f_k being the losses."""
 
     tilt: float
-    linear: bool = True
 
-    def start(self, order: Order, spare: Sum | None = None) -> Sum:
-        total = Mean().start(order, spare)
-        total.level = -math.inf
-        return total
-
-    def add(self, total: Sum, update: Update, order: Order) -> Sum:
+    def __call__(self, total: Sum, update: Update, order: Order) -> None:
         level = self.tilt * update.metrics[LOSS]
         total.rise(level)
         total.add(update.payload, order.weights[update.client] * math.exp(level - total.level))
-        return total
-
-    def merge(self, total: Sum, other: Sum) -> Sum:
-        return Mean().merge(total, other)
 
 
 def term(tilt: float) -> Algorithm[Sum]:
     """TERM with tilt t: 0 is FedAvg, bit for bit; above 0 the worst count most, below 0 the best do."""
-    return replace(fedavg(), name="term", local=Told(fedavg().local), combine=Tilted(tilt))
+    return replace(fedavg(), name="term", local=Told(fedavg().local), combine=Mean(Tilted(tilt)))

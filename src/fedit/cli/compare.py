@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,9 @@ def compare(
     dev: Annotated[
         str | None, typer.Option(help="dev rows, as a change of the plan, e.g. data.test_split=dev")
     ] = None,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="score every client with its own model, too")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="runs at once")] = 2,
     output: Annotated[Path | None, typer.Option(help="folder (default runs/NAME-compare)")] = None,
     resume: Annotated[
@@ -47,7 +51,16 @@ def compare(
     names = [name.strip() for name in algorithms.split(",") if name.strip()]
     folder = str(output or f"runs/{plan.name}-compare")
     tried = _numbers(rates)
-    asked = versus(plan, names, seeds, rates=tried, dev=dev, workers=workers, output=folder)
+    asked = versus(
+        plan,
+        names,
+        seeds,
+        rates=tried,
+        dev=dev,
+        personal=personal,
+        workers=workers,
+        output=folder,
+    )
     say = say_nothing if quiet or as_json else say_on
     try:
         if asked.tune:
@@ -74,10 +87,11 @@ def _numbers(words: str | None) -> list[float]:
 def _show(asked: "Study", found: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from fedit.studies.table import label_tables, sentences, shown
+    from fedit.studies.table import label_tables, personal_tables, sentences, shown
     from fedit.studies.versus import versus_tables
 
     console = Console(highlight=False)
-    for part in (*versus_tables(found), *label_tables(found), *map(shown, sentences(found))):
+    parts = (versus_tables(found), label_tables(found), personal_tables(found))
+    for part in (*chain.from_iterable(parts), *map(shown, sentences(found))):
         console.print(part)
     print(f"done: {Path(asked.folder) / 'summary.json'}", file=sys.stderr)

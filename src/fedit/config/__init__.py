@@ -21,7 +21,7 @@ from fedit.config.engine import Engine, InProcess, Loopback, Ray, Workers
 from fedit.config.model import IA3, Adapter, Lora, LoraXs, Model, Plain, Virtual
 from fedit.config.plan import Plan
 from fedit.config.section import Amount, Section
-from fedit.config.study import Study
+from fedit.config.study import Personal, Study
 from fedit.config.training import Evaluation, Federation, Local
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "LoraXs",
     "Model",
     "Partition",
+    "Personal",
     "Plain",
     "Plan",
     "Ray",

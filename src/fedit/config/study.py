@@ -34,6 +34,23 @@ BUDGETED_KEYS = ("local.steps", "local.epochs", "local.keep_optimizer")
 """… and single keys: they make every arm see as many samples."""
 
 
+class Personal(Section):
+    """Clients' own models, scored after each federated run; `limit` bounds the rows of each client.
+
+    `tune` lists steps on each client's rows before scoring; 0 scores what the method itself keeps.
+    """
+
+    limit: Annotated[int, Field(ge=1)] | None = None
+    tune: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+
+    @field_validator("tune")
+    @classmethod
+    def _once(cls, tune: list[int]) -> list[int]:
+        if len(set(tune)) < len(tune):
+            raise ValueError("a number of steps stands there twice; take one away")
+        return tune
+
+
 def _clients(value: Any) -> Any:
     if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
@@ -55,6 +72,7 @@ class Study(Section):
     dev: dict[str, Any] | None = None
     tune: dict[str, list[Any]] = Field(default_factory=dict)
     tune_seeds: list[Annotated[int, Field(ge=0)]] = Field([1000], min_length=1)
+    personal: Personal | None = None
     workers: int = Field(2, ge=1, le=1024)
     output: Annotated[str, Field(pattern=r"^[^\x00]+$")] | None = None
 

@@ -52,8 +52,9 @@ class Sum:
 
     def merge(self, other: "Sum") -> None:
         """Add another sum over the same names, which may be left at another level."""
-        self.rise(other.level)
-        other.rise(self.level)
+        if other.masses:
+            self.rise(other.level)
+            other.rise(self.level)
         for role, mass in other.masses.items():
             if role in self.masses:
                 self.numbers[role].add_(other.numbers[role])
@@ -65,8 +66,10 @@ class Sum:
             self.count(name, number)
 
     def rise(self, level: float) -> None:
-        """Come to a higher level, meaning the same."""
-        if level > self.level:
+        """Come to a higher level, meaning the same; an empty sum comes to any."""
+        if not self.masses:
+            self.level = level
+        elif level > self.level:
             factor = math.exp(self.level - level)
             for role in self.masses:
                 self.numbers[role].mul_(factor)

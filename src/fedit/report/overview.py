@@ -6,7 +6,7 @@ from fedit.report import evenness
 from fedit.report.blocks import Block, Cell, Chart, Fold, Note, Section, Table, shaded, share
 from fedit.report.charts import Dots, dots
 from fedit.report.claims import first
-from fedit.report.summary import Arm, Estimate, Summary
+from fedit.report.summary import Arm, Estimate, OwnRows, Summary
 from fedit.report.words import decimal, finite, interval, line, percent, signed
 
 KINDS = {
@@ -41,6 +41,7 @@ def arms_section(summary: Summary) -> Section:
     )
     if chart := relative(summary):
         blocks.append(chart)
+    blocks += personal(summary)
     even = evenness.blocks(evenness.of_arms(summary))
     blocks += [Fold(b.caption, [b]) if isinstance(b, Table) else b for b in even]
     return Section(
@@ -80,6 +81,42 @@ def _arms(summary: Summary) -> Table:
 def _loss(found: Estimate) -> Cell:
     ends = f"{decimal(found.low)}–{decimal(found.high)}" if finite(found.low) else ""
     return Cell(decimal(found.mean), ends)
+
+
+def personal(summary: Summary) -> list[Block]:
+    """Clients' own models on their own rows and on the test rows; nothing where a study scored none."""
+    rows = []
+    for own in summary.personal:
+        said = f"tuned for {own.tune:,} steps" if own.tune else ""
+        cells = [c for part in (own.own_rows, own.test_rows) for c in _own_model(part)]
+        rows.append([Cell(line(own.arm), said), *cells])
+    if not rows:
+        return []
+    heads = ["", *("EM %", "Gain", "Worst tenth", "Jain") * 2]
+    found = Table(
+        "Clients' own models, each client counting once, the global model's number in small type",
+        heads,
+        rows,
+        groups=[("", 1), ("own rows", 4), ("test rows", 4)],
+    )
+    note = (
+        "The gain is that of the own model over the global one of the same run, with its 95 % interval "
+        "over clients of all seeds."
+    )
+    return [found, Note(note)]
+
+
+def _own_model(part: OwnRows | None) -> list[Cell]:
+    if part is None:
+        return [Cell("–")] * 4
+    own, usual, gain = part.own_model, part.global_model, part.gain["em"]
+    one, other = (model.fairness.get("exact_match") for model in (own, usual))
+    return [
+        Cell(percent(own.em.mean), percent(usual.em.mean)),
+        Cell(signed(gain.mean), interval(gain.low, gain.high)),
+        Cell(percent(one.worst if one else None), percent(other.worst if other else None)),
+        Cell(decimal(one.jain if one else None), decimal(other.jain if other else None)),
+    ]
 
 
 def spread(summary: Summary) -> list[str]:

@@ -111,6 +111,39 @@ class Cost(Part):
     bytes_down: float | None = None
 
 
+class Even(Part):
+    """How even a measure is over clients: the mean of the worst tenth, and Jain's index."""
+
+    worst: float
+    jain: float | None = None
+
+
+class OwnScore(Part):
+    """What one kind of model scored over clients, each counting once."""
+
+    em: Estimate
+    f1: Estimate
+    fairness: dict[str, Even] = Field(default_factory=dict)
+
+
+class OwnRows(Part):
+    """Own models and the global one on the same rows; `gain` is the first less the second."""
+
+    clients: int
+    own_model: OwnScore
+    global_model: OwnScore
+    gain: dict[str, Estimate]
+
+
+class Own(Part):
+    """Clients' own models of an arm, tuned for so many steps before they were scored."""
+
+    arm: str
+    tune: int = 0
+    own_rows: OwnRows | None = None
+    test_rows: OwnRows | None = None
+
+
 class Summary(Part):
     """A whole study's outcome."""
 
@@ -125,6 +158,7 @@ class Summary(Part):
     differences: list[Comparison] = Field(default_factory=list)
     ratios: list[Comparison] = Field(default_factory=list)
     clients: list[Client] = Field(default_factory=list)
+    personal: list[Own] = Field(default_factory=list)
     cost: list[Cost] = Field(default_factory=list)
 
 

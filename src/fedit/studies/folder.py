@@ -10,6 +10,7 @@ from fedit.core.errors import InputError
 from fedit.corpus import Corpus
 from fedit.evaluate.stored import Scores, read_scores
 from fedit.files import write_atomically
+from fedit.personal import file_of
 from fedit.recipe import differences, dump_plan, load_plan, load_study
 from fedit.report.folder import RunFolder, lock_folder
 from fedit.runner import FREE as FREE_IN_RUNS
@@ -80,6 +81,10 @@ def finished(job: Job, corpus: Corpus) -> Scores | None:
                 "another --output"
             )
         if scores.round < job.plan.federation.rounds:
+            return None
+        if job.personal and any(
+            not (job.folder / file_of(steps)).exists() for steps in job.personal.tune
+        ):
             return None
         same_rows &= RunFolder(job.folder, read_only=True).environment()["data"] == corpus.hashes
     if not same_rows:

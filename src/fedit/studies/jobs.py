@@ -1,12 +1,12 @@
 """The runs a study is made of: each with its plan, its folder and the samples it will see."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
-from fedit.config import Plan, Study
+from fedit.config import Personal, Plan, Study
 from fedit.core.errors import InputError
 from fedit.core.seeds import generator
 from fedit.corpus import Corpus, divide, read_data
@@ -27,6 +27,7 @@ class Job:
     samples: int
     seed: int | None = None
     client: str | None = None
+    personal: Personal | None = None
 
     @property
     def folder(self) -> Path:
@@ -88,7 +89,7 @@ def plan_jobs(
             own = one_holdout(arm_plan(study, arm, dev=dev, tried=tried))
             own = own.model_copy(update={"seed": seed})
             made = _arm_jobs(arm, said["kind"], own, parts, chosen, corpus)
-            jobs += [_placed(job, folder) for job in made]
+            jobs += [_placed(job, folder, None if dev else study.personal) for job in made]
     return Jobs(jobs, alone, corpus, notes)
 
 
@@ -123,10 +124,16 @@ def _check(study: Study, plan: Plan, corpus: Corpus) -> None:
         raise InputError(
             "plan.data: has no held-out rows to score on; give data.test (a source) or data.holdout"
         )
-    if plan.partition.validation:
+    central = [arm for arm, said in study.arms.items() if said["kind"] == "central"]
+    if plan.partition.validation and central:
         raise InputError(
-            "plan.partition.validation: rows that each client keeps for itself would be missing from all "
-            "rows together; take it away, a study scores on the held-out rows"
+            f"plan.partition.validation {plan.partition.validation}: rows that each client keeps for itself "
+            f"would be missing from all rows together; take it away, or the arm {central[0]}"
+        )
+    if study.personal and not plan.partition.validation:
+        raise InputError(
+            "personal: plan.partition.validation is 0, so clients have no rows of their own to be scored "
+            "on; set it, e.g. to 0.1"
         )
     if plan.federation.only:
         raise InputError("plan.federation.only: a study sets it itself; take it away")
@@ -191,6 +198,7 @@ def _by_itself(plan: Plan, steps: int, client: str | None) -> Plan:
     return changed(plan, changes, "study")
 
 
-def _placed(job: Job, folder: Path) -> Job:
+def _placed(job: Job, folder: Path, personal: Personal | None) -> Job:
     plan = job.plan.model_copy(update={"output": str(folder / job.place)})
-    return Job(job.place, job.arm, job.kind, plan, job.samples, job.seed, job.client)
+    own = personal if job.kind == "federated" else None
+    return replace(job, plan=plan, personal=own)

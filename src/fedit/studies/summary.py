@@ -16,6 +16,7 @@ from fedit.evaluate.items import Item
 from fedit.evaluate.stored import Scores
 from fedit.studies.details import clients_part, cost_part, spread_part, trained_samples
 from fedit.studies.jobs import Job, Jobs
+from fedit.studies.personal import personal_part
 
 
 class Table:
@@ -83,6 +84,7 @@ def summarise(
             for one, other in pairs
         ],
         "clients": clients_part(table, planned.alone, study.plan.evaluation.by),
+        "personal": personal_part(planned.jobs, study.personal),
         "cost": cost_part(planned.jobs, scores),
     }
 

@@ -21,6 +21,7 @@ def tables(summary: Summary) -> Iterator[RenderableType]:
     """The arms, EM by label, the best and worst client alone, and what may be said."""
     yield arms_table(summary)
     yield from label_tables(summary)
+    yield from personal_tables(summary)
     yield from map(shown, [*spread_lines(summary), *sentences(summary)])
 
 
@@ -58,6 +59,33 @@ def label_table(summary: Summary, label: str, groups: Sequence[str]) -> Table:
         means = [arm["metrics"][group]["em"]["mean"] for arm in summary["arms"]]
         table.add_row(shown(group.partition("/")[2]), *(f"{100 * mean:.1f}" for mean in means))
     return table
+
+
+def personal_tables(summary: Summary) -> Iterator[Table]:
+    """A row for each arm and number of steps: EM on clients' own rows and on the test rows, and the worst."""
+    parts = summary.get("personal", [])
+    if not parts:
+        return
+    clients = parts[0]["own_rows"]["clients"]
+    heads = ("own rows", "gain", "worst 10 %", "global's worst", "test rows", "gain")
+    table = titled(f"EM % of clients' own models, {clients} clients, 95 % intervals", heads)
+    for part in parts:
+        own, test = part.get("own_rows"), part.get("test_rows")
+        cells = [*_row(own), _worst(own, "own_model"), _worst(own, "global_model"), *_row(test)]
+        steps = f" + {part['tune']} steps" if part["tune"] else ""
+        table.add_row(shown(part["arm"]) + steps, *cells)
+    yield table
+
+
+def _row(part: Summary | None) -> tuple[str, str]:
+    if part is None:
+        return "–", "–"
+    return percent(part["own_model"]["em"]), percent(part["gain"]["em"], sign=True)
+
+
+def _worst(part: Summary | None, model: str) -> str:
+    even = part and part[model]["fairness"].get("exact_match")
+    return f"{100 * even['worst']:.1f}" if even else "–"
 
 
 def spread_lines(summary: Summary) -> list[str]:

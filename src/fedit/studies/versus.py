@@ -19,13 +19,14 @@ def versus(
     *,
     rates: Sequence[float] = (),
     dev: str | None = None,
+    personal: bool = False,
     workers: int = 2,
     output: str,
 ) -> Study:
     """The study of a plan under each of these algorithms; the plan's own keeps its parameters.
 
-    `rates` are learning rates to choose from for each on the rows that `dev` (KEY=VALUE) names. Raises
-    InputError.
+    `rates` are learning rates to choose from for each on the rows that `dev` (KEY=VALUE) names; `personal`
+    has clients' own models scored, too. Raises InputError.
     """
     if len(set(names)) < len(names) or not names:
         raise InputError(f"--algorithms {','.join(names)}: name one or more algorithms, each once")
@@ -47,6 +48,7 @@ def versus(
         "plan": plan.model_dump(mode="json", exclude={"output"}),
         "arms": arms,
         "seeds": list(range(seeds)),
+        "personal": {} if personal else None,
         "workers": workers,
         "output": output,
     }

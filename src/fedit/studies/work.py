@@ -10,6 +10,7 @@ from fedit.build import forward_of, make_base
 from fedit.core.messages import State
 from fedit.corpus import read_data
 from fedit.evaluate.stored import Scores, write_scores
+from fedit.personal import file_of, personal
 from fedit.runner import Run
 from fedit.score import Loaded, score_items
 from fedit.studies.jobs import Job
@@ -41,15 +42,15 @@ def carry_out(job: Job, base: Base | None) -> None:
         plain, encoder = make_base(job.plan, base)
         bare = Adapted(plain.model, {})
         forward = forward_of(job.plan, bare, encoder.pad_id, plain.device)
-        _score(job, Loaded(job.plan, plain, bare, forward, encoder, State(0, {}), {}))
+        base_only = Loaded(job.plan, plain, bare, forward, encoder, State(0, {}), {})
+        write_scores(job.folder, _scores(base_only))
         return
     with Run(job.plan, resume=True, lent=base) as run:
         for _ in run.rounds():
             pass
         done = run.job
         done.adapted.load(run.state.public)
-        _score(
-            job,
+        scores = _scores(
             Loaded(
                 job.plan,
                 done.base,
@@ -58,12 +59,16 @@ def carry_out(job: Job, base: Base | None) -> None:
                 done.encoder,
                 run.state,
                 done.hashes,
-            ),
+            )
         )
+    if job.personal:
+        for steps in job.personal.tune:
+            own = {"limit": job.personal.limit, "tune": steps or None}
+            personal(job.folder, name=file_of(steps), **own)
+    write_scores(job.folder, scores)  # last: a run that has them is done
 
 
-def _score(job: Job, loaded: Loaded) -> None:
+def _scores(loaded: Loaded) -> Scores:
     began = time.perf_counter()
-    items, _ = score_items(loaded, read_data(job.plan).test)
-    scores = Scores(loaded.state.round, time.perf_counter() - began, items)
-    write_scores(job.folder, scores)
+    items, _ = score_items(loaded, read_data(loaded.plan).test)
+    return Scores(loaded.state.round, time.perf_counter() - began, items)
