@@ -211,7 +211,9 @@ def works(process: psutil.Process) -> bool:
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_however_a_run_is_stopped_its_ray_ends(sent, tmp_path):
     recipe, output = tmp_path / "recipe.yaml", tmp_path / "run"
-    plan = tiny(output, name="recipe", federation={"rounds": 400}, engine="ray")
+    plan = tiny(
+        output, name="recipe", federation={"rounds": 400}, engine={"kind": "ray", "actors": 1}
+    )
     recipe.write_text(dump_plan(plan))
     process = subprocess.Popen(
         [sys.executable, "-m", "fedit.cli", "run", str(recipe)],
@@ -223,7 +225,7 @@ def test_however_a_run_is_stopped_its_ray_ends(sent, tmp_path):
     while process.poll() is None and not (path.exists() and path.read_text().count("\n") > 2):
         time.sleep(0.05)
     began = psutil.Process(process.pid).children(recursive=True)
-    assert len(began) >= 4  # Ray's two servers, two actors
+    assert len(began) >= 3  # Ray's two servers, an actor
     if sent == signal.SIGINT:
         os.killpg(process.pid, sent)  # as a terminal does: to everyone
     else:

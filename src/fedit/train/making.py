@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from transformers import (
 )
 
 from fedit.core.errors import InputError, brief
+
+_END = "<|end|>"
 
 
 def make_model(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> nn.Module:
@@ -40,18 +43,24 @@ def make_model(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) ->
 
 def make_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer trained on `corpus`, with an end-of-text token; the same every time."""
-    end = "<|end|>"
+    trained = Tokenizer.from_str(_trained(tuple(corpus), vocab_size))
+    return PreTrainedTokenizerFast(tokenizer_object=trained, eos_token=_END, pad_token=_END)
+
+
+@lru_cache(maxsize=2)  # a run makes its base when it begins, and again when it delivers
+def _trained(corpus: tuple[str, ...], vocab_size: int) -> str:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[end],
+        special_tokens=[_END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=end)
+    text: str = tokenizer.to_str()
+    return text
 
 
 def vocab_size_in(config: Mapping[str, Any], default: int) -> int:
