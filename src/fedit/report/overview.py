@@ -87,7 +87,7 @@ def personal(summary: Summary) -> list[Block]:
     """Clients' own models on their own rows and on the test rows; nothing where a study scored none."""
     rows = []
     for own in summary.personal:
-        said = f"tuned for {own.tune:,} steps" if own.tune else ""
+        said = f"tuned for {own.tune:,} step{'s' * (own.tune > 1)}" if own.tune else ""
         cells = [c for part in (own.own_rows, own.test_rows) for c in _own_model(part)]
         rows.append([Cell(line(own.arm), said), *cells])
     if not rows:

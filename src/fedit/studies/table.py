@@ -72,8 +72,9 @@ def personal_tables(summary: Summary) -> Iterator[Table]:
     for part in parts:
         own, test = part.get("own_rows"), part.get("test_rows")
         cells = [*_row(own), _worst(own, "own_model"), _worst(own, "global_model"), *_row(test)]
-        steps = f" + {part['tune']} steps" if part["tune"] else ""
-        table.add_row(shown(part["arm"]) + steps, *cells)
+        steps = part["tune"]
+        said = f" + {steps} step{'s' * (steps > 1)}" if steps else ""
+        table.add_row(shown(part["arm"]) + said, *cells)
     yield table
 
 
