@@ -1,6 +1,7 @@
 """The command line's contract: what goes where, and with which exit code."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedit.cli import app
+from fedit.cli import app, main
 from fedit.recipe import dump_plan
 from tests.tiny import finish, journal, tiny
 
@@ -83,7 +84,6 @@ def test_a_run_folder_resumes_by_its_name_alone(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "missing.yaml"], "missing.yaml"),
         (["run", "RECIPE", "federation.cohorts=2"], "did you mean 'cohort'?"),
         (["run", "RECIPE", "local.lr=-1"], "local.lr"),
         (["run", "RECIPE", "data.train=missing.jsonl"], "missing.jsonl"),
@@ -96,12 +96,29 @@ def test_a_run_folder_resumes_by_its_name_alone(recipe, tmp_path):
         (["fly"], "fly"),
     ],
 )
-def test_a_users_mistake_ends_in_a_message_and_exit_code_2(words, said, recipe, tmp_path):
+def test_a_users_mistake_ends_in_a_message_and_exit_code_2(
+    words, said, recipe, tmp_path, monkeypatch, capfd
+):
     places = {"RECIPE": str(recipe), "FOLDER": str(tmp_path), "FOLDER/new": str(tmp_path / "new")}
-    command = [*FEDIT, *(places.get(word, word) for word in words)]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fedit", *(places.get(word, word) for word in words)])
+    ending = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, ending)
+    stdout, stderr = capfd.readouterr()
+    assert ended.value.code == 2
+    assert said in stderr
+    assert stdout == ""
+
+
+def test_of_a_mistake_a_process_shows_no_traceback(tmp_path):
+    command = [*FEDIT, "run", "missing.yaml"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 2
-    assert said in result.stderr
+    assert result.stderr.startswith("error: recipe missing.yaml")
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
 
