@@ -131,7 +131,7 @@ class Run:
     def rounds(
         self, watch: Callable[[Engine], Engine] = lambda engine: engine
     ) -> Iterator[Finished]:
-        """Run what is left, then write `adapter/`; `watch` may wrap the engine to see replies pass."""
+        """Run what is left, then deliver; `watch` may wrap the engine to see replies pass."""
         plan, job = self.plan, self.job
         if self._fresh:
             yield self._finish(self.state, {"round": 0})
@@ -146,7 +146,8 @@ class Run:
         ):
             yield self._finish(done.state, round_record(done, time.perf_counter() - began))
             began = time.perf_counter()
-        self.notes += deliver(job, self.state, self.folder.path, self._lent)
+        told = self.folder.journal()[-1].get("clients", {})
+        self.notes += deliver(job, self.state, told, self.folder.path, self._lent)
 
     def _finish(self, state: State, record: Record) -> Finished:
         """Score a state if it is due, then journal first and checkpoint second: never a gap."""

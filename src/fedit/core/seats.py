@@ -257,7 +257,10 @@ def unchanged(state: State, order: Order) -> Order:
 
 @dataclass(frozen=True)
 class Algorithm(Generic[T]):
-    """A federated method: its seats, checked against each other when it is built."""
+    """A federated method: its seats, checked against each other when it is built.
+
+    `own` is a client's own model and `begins` the one that it would begin a round with.
+    """
 
     name: str
     local: Local
@@ -266,6 +269,7 @@ class Algorithm(Generic[T]):
     server: Server[T]
     guards: tuple[Guard, ...] = ()
     prepare: Prepare = unchanged
+    begins: Own = as_received
     own: Own = as_received
     measure: Measure = nothing
 
