@@ -16,7 +16,7 @@ from fedit.build.hosting import (
     together_note,
 )
 from fedit.build.model import forward_of, make_adapter, make_base
-from fedit.build.words import make_policy
+from fedit.build.words import make_policy, weighing_note
 from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.messages import Client
@@ -126,7 +126,8 @@ def build(
         + division_notes(parts)
         + cut_notes("training", encoded)
         + cut_notes("test", tested)
-        + together_note(plan, trainer),
+        + together_note(plan, trainer)
+        + weighing_note(plan.federation, method),
     )
 
 
