@@ -106,7 +106,8 @@ def build(
     method.scope(0, frozenset(adapted.parameters))  # refuses names that are not there
     lending = shared.bare() if shared else None
     odds = odds_of(plan, shares, [labels[dealt[row]] for row in encoded.rows if labels])
-    hosting = Hosting(plan, folder, shares, encoder.pad_id, lending, algorithm, odds)
+    pad = encoder.pad_id
+    hosting = Hosting(plan, folder, shares, population, pad, lending, algorithm, odds)
     trainer = hosting.trainer(adapted, forward, encoded)
     return Job(
         plan,
