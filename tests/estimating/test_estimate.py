@@ -68,8 +68,14 @@ def test_llama_7b_counts_by_formula(targets, per_layer, fewer, tmp_path):
             "partition": {"by": "sizes", "clients": 4, "minimum": 5},
             "federation": {"sampler": "poisson", "rounds": 12},
         },
+        {
+            "adapter": {"rank": 8, "ranks": {"tiers": [1, 8]}},
+            "algorithm": {"name": "hetlora"},
+            "data": {"limit": 72, "holdout": None},  # all have as many rows
+            "federation": {"rounds": 6},
+        },
     ],
-    ids=["everybody", "cohorts", "unbiased", "poisson"],
+    ids=["everybody", "cohorts", "unbiased", "poisson", "ranks"],
 )
 def test_messages_and_tokens_are_those_of_the_run(changes, tmp_path):
     plan = fedit.make_plan({**tiny(tmp_path / "run").model_dump(), **sections(changes)})
