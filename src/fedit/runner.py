@@ -12,7 +12,7 @@ import torch
 from fedit.build import Job, build
 from fedit.config import Plan
 from fedit.core.errors import InputError
-from fedit.core.messages import State
+from fedit.core.messages import ADAPTER, Payload, State
 from fedit.core.rounds import rounds
 from fedit.core.seats import Algorithm, Engine
 from fedit.core.tree import Tree
@@ -48,11 +48,20 @@ GIVEN = " (handed over in Python)"
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished round: its number from 1 (0 is the untrained start), its record, the global adapter."""
+    """A finished round: its number from 1 (0 is the untrained start), its record, all that clients receive.
+
+    `public` holds by role the global adapter and what a method has besides: what FedEx-LoRA and FLoRA have
+    added to the base ("base", [out × in] by the layer's name, as large as the layers), IFCA's further models.
+    """
 
     round: int
     record: Record
-    adapter: Tree = field(repr=False)
+    public: Payload = field(repr=False)
+
+    @property
+    def adapter(self) -> Tree:
+        """The global adapter, which for FedEx-LoRA and FLoRA is not all: see `public`."""
+        return self.public[ADAPTER]
 
     @property
     def loss(self) -> float | None:
@@ -163,7 +172,7 @@ class Run:
         self.state = state
         for tracker in self._trackers:
             tracker.log(state.round, numbers_of(record))
-        return Finished(state.round, record, state.adapter)
+        return Finished(state.round, record, state.public)
 
     def _reopen(self, plan: Plan, resume: bool) -> Plan:
         path = self.folder.path
