@@ -68,14 +68,8 @@ def test_llama_7b_counts_by_formula(targets, per_layer, fewer, tmp_path):
             "partition": {"by": "sizes", "clients": 4, "minimum": 5},
             "federation": {"sampler": "poisson", "rounds": 12},
         },
-        {
-            "adapter": {"rank": 8, "ranks": {"tiers": [1, 8]}},
-            "algorithm": {"name": "hetlora"},
-            "data": {"limit": 72, "holdout": None},  # all have as many rows
-            "federation": {"rounds": 6},
-        },
     ],
-    ids=["everybody", "cohorts", "unbiased", "poisson", "ranks"],
+    ids=["everybody", "cohorts", "unbiased", "poisson"],
 )
 def test_messages_and_tokens_are_those_of_the_run(changes, tmp_path):
     plan = fedit.make_plan({**tiny(tmp_path / "run").model_dump(), **sections(changes)})
@@ -99,6 +93,23 @@ def test_messages_and_tokens_are_those_of_the_run(changes, tmp_path):
     if full:
         assert found["full"]["ratio"] == 1
         assert found["flops"]["per_token"] == 6 * found["parameters"]["active"]
+
+
+def test_clients_of_unlike_ranks_are_told_apart_though_their_rows_are_alike(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Say it.", "completion": "It is."}\n' * 16)
+    plan = tiny(
+        tmp_path / "run",
+        data={"train": str(rows), "holdout": None, "limit": None, "duplicates": "keep"},
+        adapter={"rank": 8, "ranks": {"tiers": [1, 8]}},
+        algorithm="hetlora",
+        federation={"rounds": 1, "cohort": 4},
+    )
+    found = counted(plan)["bytes"]
+    finish(plan)
+    last = journal(tmp_path / "run")[-1]
+    assert found["down"]["run"] == last["bytes_down"]
+    assert found["up"]["run"] == pytest.approx(last["bytes_up"], abs=16 * 4)
 
 
 def sections(changes: dict) -> dict:
