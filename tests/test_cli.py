@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedit.cli import app, main
+from fedit.core.errors import InputError
 from fedit.recipe import dump_plan
 from tests.tiny import finish, journal, tiny
 
@@ -71,6 +72,29 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(recipe, tmp_path):
     copy.write_text(result.stdout)
     assert "rounds: 7" in invoke("run", copy, "--dry-run").stdout
     assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml", "copy.yaml"}
+
+
+@pytest.mark.parametrize("key", ["train", "test"])
+@pytest.mark.parametrize("fault", ["missing", "unreadable"])
+def test_a_dry_run_refuses_data_that_cannot_be_read(key, fault, recipe, tmp_path, monkeypatch):
+    file = tmp_path / "rows.jsonl"
+    words = ["run", recipe, f"data.{key}={file}", "data.holdout=null", "--dry-run"]
+    if fault == "missing":
+        with pytest.raises(InputError, match="no such file or folder"):
+            invoke(*words)
+    file.write_text('{"instruction": "q", "response": "a"}\n')
+    assert invoke(*words).exit_code == 0
+    if fault == "unreadable":
+        usual = Path.open
+
+        def denied(path, *given, **named):
+            if path == file:
+                raise PermissionError(13, "Permission denied")
+            return usual(path, *given, **named)
+
+        monkeypatch.setattr(Path, "open", denied)  # root may read everything
+        with pytest.raises(InputError, match=r"rows\.jsonl.*Permission denied; check its perm"):
+            invoke(*words)
 
 
 def test_a_run_folder_resumes_by_its_name_alone(recipe, tmp_path):

@@ -5,6 +5,7 @@ from pydantic import BaseModel, ValidationError
 
 from fedit import config
 from fedit.config import Plan
+from fedit.config.algorithm import NAMES
 from fedit.core.errors import InputError
 from fedit.recipe import make_plan
 
@@ -375,3 +376,50 @@ def test_a_fault_of_the_servers_optimizer_is_named_by_the_key_one_writes():
     said = refusal(algorithm={"name": "fedprox", "server": {"name": "fedadam", "lr": -1}})
     assert "algorithm.server.lr: " in said
     assert "(got -1)" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"algorithm": {"name": "fedprox", "mu": -1}},
+            "algorithm.mu: Input should be greater than or equal to 0; set it to at least 0 (got -1)",
+        ),
+        ({"local": {"lr": 0}}, "local.lr: Input should be greater than 0; set it above 0 (got 0)"),
+        (
+            {"federation": {"dropout": 1}},
+            "federation.dropout: Input should be less than 1; set it below 1 (got 1)",
+        ),
+        (
+            {"adapter": {"rank": 4, "ranks": {"tiers": [0, 4]}}},
+            "adapter.ranks.tiers.0: Input should be greater than or equal to 1; set it to at least 1 (got 0)",
+        ),
+        ({"adapter": {"rank": 4, "ranks": {"tiers": []}}}, "give at least 1 (got [])"),
+        (
+            {"adapter": {"rank": 4, "ranks": {"tiers": [4, 2]}}},
+            "adapter.ranks: tiers [4, 2] must rise: list each rank once, the lowest first",
+        ),
+        (
+            {"adapter": {"rank": 4, "ranks": {"tiers": [2, 4], "shares": [1]}}},
+            "adapter.ranks: shares [1.0] are 1 for the 2 tiers [2, 4]: give one for each tier, or leave",
+        ),
+        (
+            {"adapter": {"rank": 4, "ranks": {"tiers": [2, 3]}}},
+            "must be the highest of ranks.tiers [2, 3]: set rank to 3, or let the tiers end with 4",
+        ),
+        (
+            {"algorithm": {"name": "fedper", "personal": ["lora_B", " "]}},
+            "algorithm.personal: an empty text is part of every name, so nothing would be shared: give",
+        ),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else None,
+)
+def test_a_refusal_says_what_to_do(changes, said):
+    assert said in refusal(**changes)
+
+
+def test_every_algorithm_has_its_name_here():
+    assert {"fedavg", "fedadam", "rolora", "ifca", "external"} < set(NAMES)
+    assert len(NAMES) == len(set(NAMES))
+    for name in set(NAMES) - {"external", "fedper", "fedrep", "scaffold"}:
+        assert plan(algorithm=name).algorithm.name == name

@@ -86,6 +86,8 @@ def test_stopped_and_resumed_it_is_the_same_run(done, method, tmp_path):
     for finished in run(plan):
         if finished.round == 2:
             break
+    assert finished.adapter is finished.public[ADAPTER]
+    assert any(bool(value.any()) for value in finished.public[BASE].values())
     assert finish(plan, resume=True) == adapter_bytes(done(method))
     states = [saved_run(folder).state.public for folder in (done(method), tmp_path / "run")]
     assert all(same(states[0][role], states[1][role]) for role in (ADAPTER, BASE))

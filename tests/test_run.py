@@ -14,6 +14,7 @@ from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedavgm import Momentum
 from fedit.build import job
 from fedit.core.rounds import TooFewReplies
+from fedit.core.tree import same
 from fedit.personal import personal
 from fedit.runner import Run
 from tests.tiny import adapter_bytes, finish, journal, tiny
@@ -368,3 +369,27 @@ def test_a_method_handed_over_is_not_taken_for_the_plans_of_the_same_name(tmp_pa
     with pytest.raises(InputError, match=r"algorithm fedavg .* is not in its plan"):
         personal(tmp_path / "run")
     assert [done.round for done in run(plan, resume=True, algorithm=own)] == [1, 2]
+
+
+def test_every_clusters_adapter_is_delivered_and_who_chose_it(tmp_path):
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    algorithm = {"name": "ifca", "clusters": 3, "spread": 0.5}
+    plan = tiny(tmp_path / "run", algorithm=algorithm, federation={"rounds": 1})
+    with Run(plan) as opened:
+        for _ in opened.rounds():
+            pass
+        public, note = opened.state.public, opened.notes[-1]
+    chose = [metrics["cluster"] for metrics in journal(tmp_path / "run")[-1]["clients"].values()]
+    for k, role in enumerate(("adapter", "cluster.1", "cluster.2")):
+        folder = tmp_path / "run" / (f"adapter-cluster-{k}" if k else "adapter")
+        found = load_file(folder / "adapter_model.safetensors")
+        assert same(found, {name: public[role][name] for name in found})
+        assert len(found) == len(public[role])
+        assert f"{chose.count(k)} {folder.name}/" in note
+        base = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "base")
+        theirs = PeftModel.from_pretrained(base, str(folder)).state_dict()
+        name = min(found)
+        assert torch.equal(theirs[name.replace(".weight", ".default.weight")], found[name])

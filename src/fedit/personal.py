@@ -188,7 +188,8 @@ def _model(
     if tune is None:
         model = own_model(order, client, home, job.trainer, job.algorithm)
     else:
-        model = tuned_model(order, client, home, job.trainer, rank_of(state.adapter))
+        rank = rank_of(state.adapter)
+        model = tuned_model(order, client, home, job.trainer, job.algorithm, rank)
     if name := not_finite(model):
         raise FeditError(
             f"{client}: training its own model diverged: {name} holds NaN or infinity; give --tune fewer "

@@ -3,41 +3,33 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fedit.build import Job, build, make_base
-from fedit.config import Lora, Plan
+from fedit.build import Job, build
+from fedit.config import Plan
 from fedit.core.errors import InputError
-from fedit.core.messages import BASE, State
+from fedit.core.messages import ADAPTER, Payload, State
 from fedit.core.rounds import rounds
 from fedit.core.seats import Algorithm, Engine
 from fedit.core.tree import Tree
-from fedit.corpus import Held
+from fedit.delivered import deliver
 from fedit.engines.homes import Homes
-from fedit.evaluate.loss import held_out_loss, overall
-from fedit.evaluate.pairs import Ranking, held_out_ranking
-from fedit.files import whole_folder
+from fedit.heldout import HeldOut
 from fedit.recipe import differences, dump_plan, make_plan
 from fedit.records import (
     Record,
     environment,
-    fairness_record,
-    loss_record,
     numbers_of,
     peak_memory_mib,
-    ranking_record,
     round_record,
 )
 from fedit.report.folder import RunFolder
 from fedit.report.trackers import open_tracker
-from fedit.train.dpo import Preference
 from fedit.train.model import Base
-from fedit.train.whole import save_whole
 
 FREE = (
     "output",
@@ -56,11 +48,20 @@ GIVEN = " (handed over in Python)"
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished round: its number from 1 (0 is the untrained start), its record, the global adapter."""
+    """A finished round: its number from 1 (0 is the untrained start), its record, all that clients receive.
+
+    `public` holds by role the global adapter and what a method has besides: what FedEx-LoRA and FLoRA have
+    added to the base ("base", [out × in] by the layer's name, as large as the layers), IFCA's further models.
+    """
 
     round: int
     record: Record
-    adapter: Tree = field(repr=False)
+    public: Payload = field(repr=False)
+
+    @property
+    def adapter(self) -> Tree:
+        """The global adapter, which for FedEx-LoRA and FLoRA is not all: see `public`."""
+        return self.public[ADAPTER]
 
     @property
     def loss(self) -> float | None:
@@ -115,6 +116,7 @@ class Run:
             self.notes = [f"plan changed: {line}" for line in self._changed] + self.job.notes
             words = plan.model_dump(mode="json")
             self._trackers = [open_tracker(t, path, plan.name, words) for t in plan.trackers]
+            self._held_out = HeldOut(self.job)
             self._settle()
             self.state = self._start()
         except BaseException:
@@ -138,7 +140,7 @@ class Run:
     def rounds(
         self, watch: Callable[[Engine], Engine] = lambda engine: engine
     ) -> Iterator[Finished]:
-        """Run what is left, then write `adapter/`; `watch` may wrap the engine to see replies pass."""
+        """Run what is left, then deliver; `watch` may wrap the engine to see replies pass."""
         plan, job = self.plan, self.job
         if self._fresh:
             yield self._finish(self.state, {"round": 0})
@@ -153,14 +155,15 @@ class Run:
         ):
             yield self._finish(done.state, round_record(done, time.perf_counter() - began))
             began = time.perf_counter()
-        self._deliver()
+        told = self.folder.journal()[-1].get("clients", {})
+        self.notes += deliver(job, self.state, told, self.folder.path, self._lent)
 
     def _finish(self, state: State, record: Record) -> Finished:
         """Score a state if it is due, then journal first and checkpoint second: never a gap."""
         began = time.perf_counter()
         last = state.round == self.plan.federation.rounds
         if state.round % self.plan.evaluation.every == 0 or last:
-            record["evaluation"] = self._score(state)
+            record["evaluation"] = self._held_out.score(state)
         record.setdefault("seconds", {})["evaluate"] = time.perf_counter() - began
         record["memory_mib"] = peak_memory_mib()
         record["time"] = time.time()
@@ -169,43 +172,7 @@ class Run:
         self.state = state
         for tracker in self._trackers:
             tracker.log(state.round, numbers_of(record))
-        return Finished(state.round, record, state.adapter)
-
-    def _score(self, state: State) -> Record:
-        test, validation = self._held  # before the adapter is loaded
-        self.job.adapted.load(state.public)
-        scored: Record = {}
-        if test.rows:
-            whole, scored["by"] = self._groups(test)
-            scored = whole | scored
-        if self.plan.evaluation.clients:
-            _, scored["clients"] = self._groups(validation)
-        even = {key: fairness_record(scored[key]) for key in ("by", "clients") if key in scored}
-        if even := {key: found for key, found in even.items() if found}:
-            scored["fairness"] = even
-        return scored
-
-    @cached_property
-    def _held(self) -> tuple[Held, Held]:
-        """The rows held out, as the objective takes them."""
-        job, how = self.job, self.plan.evaluation
-        wanted = (job.test, job.validation if how.clients else Held((), [], []))
-        test, validation = (
-            replace(held, rows=job.trainer.ready(held.rows, how.batch)) for held in wanted
-        )
-        return test, validation
-
-    def _groups(self, held: Held) -> tuple[Record, dict[str, Record]]:
-        """All of these rows together, and by their groups."""
-        job, batch = self.job, self.plan.evaluation.batch
-        if isinstance(job.trainer.objective, Preference):
-            ranked = held_out_ranking(
-                job.trainer.objective, job.forward, held.rows, held.groups, batch
-            )
-            whole = ranking_record(sum(ranked.values(), Ranking()))
-            return whole, {group: ranking_record(one) for group, one in ranked.items()}
-        found = held_out_loss(job.forward, held.rows, held.groups, batch)
-        return loss_record(overall(found)), {g: loss_record(loss) for g, loss in found.items()}
+        return Finished(state.round, record, state.public)
 
     def _reopen(self, plan: Plan, resume: bool) -> Plan:
         path = self.folder.path
@@ -273,22 +240,6 @@ class Run:
         if state:
             check_homes(self.folder, state.round)
 
-    def _deliver(self) -> None:
-        """Write the result as an adapter that PEFT reads, and the base beside it where it was made here."""
-        job, path = self.job, self.folder.path
-        job.adapted.load(self.state.public)
-        source = job.base.source
-        if source == "made":
-            source = str(path.absolute() / "base")
-            with whole_folder(path / "base") as folder:
-                save_base(job.plan, folder, self._lent)
-        public, how = self.state.public, job.plan.adapter
-        with whole_folder(path / "adapter") as folder:
-            if BASE in public and isinstance(how, Lora):
-                self.notes.append(save_whole(job.adapted, public, how.scale, folder, source))
-            else:
-                job.adapted.save(folder, source)
-
 
 def check_homes(folder: RunFolder, round: int) -> None:
     """Refuse a run whose clients' homes after `round` rounds were lost, which would count as empty.
@@ -302,10 +253,3 @@ def check_homes(folder: RunFolder, round: int) -> None:
             f"output {folder.path}: what clients keep is missing or damaged for {', '.join(lost)}; "
             "restore homes/ from a copy, or begin anew with another --output"
         )
-
-
-def save_base(plan: Plan, folder: Path, lent: Base | None) -> None:
-    """Write a base made on the spot as a model folder, without the adapter that now sits on it."""
-    base, _ = make_base(plan, lent)
-    base.model.save_pretrained(folder)  # type: ignore[operator]
-    base.tokenizer.save_pretrained(folder)

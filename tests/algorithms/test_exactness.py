@@ -201,4 +201,4 @@ def test_a_method_with_a_total_or_a_measure_of_its_own_is_left_alone(own, monkey
             "algorithm": {"name": "external", "entry": "own"},
         }
     )
-    assert algorithms.make_algorithm(plan) is made
+    assert algorithms.make_algorithm(plan, ()) is made

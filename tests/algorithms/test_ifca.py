@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from fedit.algorithms.fedavg import fedavg
-from fedit.algorithms.ifca import CLUSTER, Choosing, best_model, ifca, models, role_of
-from fedit.core.messages import ADAPTER, Home, Order, Update
-from fedit.core.seats import Fit
+from fedit.algorithms.ifca import Choosing, best_model, ifca
+from fedit.core.client import tuned_model
+from fedit.core.messages import ADAPTER, CLUSTER, Home, Order, Update, models, role_of
+from fedit.core.seats import Aim, Fit
 from fedit.core.tree import same, scale, sub
 from tests.algorithms.by_hand import PAIR, UNBIASED, Hand, close, vector
 from tests.toy import Toy, last, toy_policy, tree
@@ -94,6 +95,17 @@ def test_a_clients_own_model_is_the_one_it_would_train():
     fit = Landscape([3.0, 1.0, 2.0])
     assert same(best_model(tree(9), order(public), Home(), fit), public["cluster.1"])
     assert fit.fitted is None
+
+
+def test_tuning_starts_from_the_model_that_fits_the_client_best(tmp_path):
+    algorithm, trainer = ifca(3, 2.0), Toy(tmp_path).trainer
+    public = algorithm.server.init(tree(1)).public
+    asked = order(public)
+    for k, model in enumerate(models(public)):
+        trainer.targets = {"a": model}
+        found = tuned_model(asked, "a", Home(), trainer, algorithm, 0)
+        fitted = trainer.fit("a", asked, model, Aim(again="tuned"), {}).fitted
+        assert same(found, fitted), k
 
 
 def test_it_trains_the_best_and_says_which():

@@ -8,6 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 import fedit
+from fedit.algorithms.exactness import COLUMNS
 from fedit.build import build
 from fedit.cli import app
 from fedit.core.errors import FeditError, InputError
@@ -95,6 +96,23 @@ def test_messages_and_tokens_are_those_of_the_run(changes, tmp_path):
         assert found["flops"]["per_token"] == 6 * found["parameters"]["active"]
 
 
+def test_clients_of_unlike_ranks_are_told_apart_though_their_rows_are_alike(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Say it.", "completion": "It is."}\n' * 16)
+    plan = tiny(
+        tmp_path / "run",
+        data={"train": str(rows), "holdout": None, "limit": None, "duplicates": "keep"},
+        adapter={"rank": 8, "ranks": {"tiers": [1, 8]}},
+        algorithm="hetlora",
+        federation={"rounds": 1, "cohort": 4},
+    )
+    found = counted(plan)["bytes"]
+    finish(plan)
+    last = journal(tmp_path / "run")[-1]
+    assert found["down"]["run"] == last["bytes_down"]
+    assert found["up"]["run"] == pytest.approx(last["bytes_up"], abs=16 * 4)
+
+
 def sections(changes: dict) -> dict:
     """Whole sections, as the tiny plan has them but for the changes."""
     plain = {key: value for key, value in changes.items() if key != "adapter"}
@@ -150,7 +168,8 @@ def test_an_adapter_takes_weights_gradients_and_the_optimizers_moments(local, mo
     tensors = 2 * 7 * CONFIG["num_hidden_layers"]
     assert memory["adapter"] == memory["gradients"] == 4 * count
     assert memory["optimizer"] == moments * 4 * count + (4 * tensors if moments == 2 else 0)
-    assert memory["server"] == (8 + 3 * 4) * count
+    outputs = 2 * (32 + 16 + 16 + 32 + 64 + 64 + 32)  # whose sketches are summed as the adapter is
+    assert memory["server"] == (8 + 3 * 4) * count + 8 * COLUMNS * outputs
     known = ("base", "adapter", "gradients", "optimizer", "activations", "logits", "process")
     assert memory["peak"] == sum(memory[key] for key in known) + memory["server"]
 

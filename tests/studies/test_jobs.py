@@ -1,14 +1,38 @@
 """The runs that a study comes to, before any is run."""
 
+import json
+
 import pytest
+from typer.testing import CliRunner
 
 from fedit import InputError
+from fedit.cli import app
 from fedit.studies.jobs import choose, plan_jobs
 from tests.studies.small import small, tree
 
 
 def jobs(folder, **changes):
     return plan_jobs(small(folder, **changes), folder / "study")
+
+
+@pytest.mark.parametrize("more", [[], ["--tune"]], ids=["runs", "tuning"])
+def test_a_dry_run_is_json_where_that_is_asked(more, tmp_path):
+    changes = {"tune": {"local.lr": [1e-3, 1e-2]}, "tune_seeds": [7], "seeds": [3]}
+    asked = tree(tmp_path, **changes)
+    asked["dev"] = {"data.test": str(tmp_path / "dev.jsonl")}
+    file = tmp_path / "study.json"
+    file.write_text(json.dumps(asked))
+    words = ["study", str(file), "--dry-run", *more]
+    told = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False).stdout
+    lines = CliRunner().invoke(app, words, catch_exceptions=False).stdout.splitlines()
+    runs = json.loads(told)["runs"]
+    assert len(runs) == len(lines)
+    assert {run["seed"] for run in runs} == ({7} if more else {None, 3})
+    assert {str(run["tried"]) for run in runs} == (
+        {"{'local.lr': 0.001}", "{'local.lr': 0.01}"} if more else {"{}"}
+    )
+    for run, line in zip(runs, lines, strict=True):
+        assert line.endswith(f"{run['place']}: {run['samples']:,} samples")
 
 
 def with_plan(folder, **sections):

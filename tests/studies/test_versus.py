@@ -1,6 +1,7 @@
 """fedit compare: algorithms on the same data, start and budget, each tuned by the same grid where asked."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,9 @@ def test_what_cannot_be_compared_is_refused(recipe, tmp_path):
         versus(plan, ["fedavg", "fedavg"], 1, output=str(tmp_path))
     with pytest.raises(InputError, match="--dev"):
         versus(plan, ["fedavg"], 1, rates=[1e-3], output=str(tmp_path))
-    with pytest.raises(InputError, match=r"arms\.nosuch"):
-        versus(plan, ["fedavg", "nosuch"], 1, output=str(tmp_path))
+    for name, hint in (("nosuch", ""), ("fedprx", "did you mean fedprox? ")):
+        said = rf"--algorithms fedavg,{name}: there is no algorithm '{name}'; {re.escape(hint)}known here: "
+        with pytest.raises(InputError, match=said + "fedavg, .*, external$"):
+            versus(plan, ["fedavg", name], 1, output=str(tmp_path))
     with pytest.raises(InputError, match="scaffold takes a client's way"):
         versus(plan, ["fedavg", "scaffold"], 1, output=str(tmp_path))

@@ -114,7 +114,7 @@ def test_one_parameter_cannot_be_parted_into_shared_and_own(name, kind):
     names = frozenset(one.parameters)
     plan = plan_of(name, kind)
     part = plan.algorithm.model_copy(update={"personal": ["prompt_encoder"]})
-    algorithm = make_algorithm(plan.model_copy(update={"algorithm": part}))
+    algorithm = make_algorithm(plan.model_copy(update={"algorithm": part}), ())
     with pytest.raises(InputError, match=r"algorithm\.personal: it names every parameter"):
         algorithm.scope(0, names)
 

@@ -175,6 +175,34 @@ def test_measurements_are_those_of_the_data():
 # ---- micro-batches
 
 
+def test_nothing_takes_more_rows_at_once_than_a_micro_batch(monkeypatch):
+    seen = []
+
+    @dataclass(frozen=True)
+    class Counting(Imitation):
+        def ready(self, adapted, forward, rows, batch):
+            seen.append(batch)
+            return super().ready(adapted, forward, rows, batch)
+
+        def __call__(self, forward, rows):
+            seen.append(len(rows))
+            return super().__call__(forward, rows)
+
+    one = trainer(Local(batch=6, micro_batch=2, steps=1, lr=0.1))
+    one = replace(one, objective=Counting())
+    start = start_of(one)
+    with_micro = one.loss("ann", order(one), start)
+    monkeypatch.setattr(
+        "fedit.train.trainer.text_vectors", lambda forward, texts, size: seen.append(size)
+    )
+    one.texts("ann", order(one), start)
+    fit(one, start)
+    assert max(seen) == 2
+    assert len(seen) == 1 + 5 + 1 + 3, "made ready, ten rows' loss, their texts, one step of six"
+    whole = trainer(Local(batch=6, steps=1, lr=0.1))
+    assert with_micro == pytest.approx(whole.loss("ann", order(whole), start), rel=1e-6)
+
+
 def test_micro_batches_give_the_gradient_of_the_whole_batch():
     """Each micro-batch's own mean would weight a token by the shortness of its neighbours' answers."""
     settings = {"batch": 8, "steps": 1, "lr": 1.0, "optimizer": "sgd", "clip": None}

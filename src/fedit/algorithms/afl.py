@@ -70,4 +70,5 @@ def afl(gamma: float, shares: Mapping[str, float]) -> Algorithm[Sum]:
         combine=Mean(with_loss),
         server=Agnostic(gamma, shares),
         prepare=_weighed,
+        weighs="clients by its own mixture, which begins at their shares of the rows",
     )

@@ -65,4 +65,5 @@ def feddyn(alpha: float, clients: int) -> Algorithm[Sum]:
         local=Regularised(alpha),
         combine=Mean(Weighed(alike=(ADAPTER, SKETCH))),
         server=Dual(alpha, clients),
+        weighs="all clients of a cohort alike",
     )

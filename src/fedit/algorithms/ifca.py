@@ -1,30 +1,15 @@
 """IFCA: several models, each client trains the one that fits it best (Ghosh et al., arXiv 2006.04088)."""
 
 from dataclasses import dataclass, replace
-from itertools import count, takewhile
 
 import torch
 
 from fedit.algorithms.fedavg import Mean, Replace, fedavg
-from fedit.core.messages import ADAPTER, Home, Order, Payload, State, Update
+from fedit.core.messages import ADAPTER, CLUSTER, Home, Order, State, Update, models, role_of
 from fedit.core.seats import Algorithm, Fitter, Work
 from fedit.core.seeds import stream
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree
-
-CLUSTER = "cluster"
-"""Metric: the number of the model a client has trained, from 0."""
-
-
-def role_of(cluster: int) -> str:
-    """The public role of a cluster's model; the first is the adapter itself."""
-    return f"{CLUSTER}.{cluster}" if cluster else ADAPTER
-
-
-def models(public: Payload) -> list[Tree]:
-    """All clusters' models in their order."""
-    roles = takewhile(public.__contains__, map(role_of, count()))
-    return [public[role] for role in roles]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +88,6 @@ def ifca(clusters: int, spread: float = 0.1, seed: int = 0) -> Algorithm[Sum]:
         local=Choosing(),
         combine=Mean(by_cluster),
         server=EachItsOwn(clusters, spread, seed),
+        begins=best_model,
         own=best_model,
     )

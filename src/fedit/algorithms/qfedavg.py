@@ -62,4 +62,11 @@ def qfedavg(q: float, lr: float) -> Algorithm[Sum]:
     """q-FedAvg with q ≥ 0 and L = 1/lr, lr being the clients'; q = 0 is the plain mean of the cohort."""
     local = Moved(Told(fedavg().local))
     combine, server = Mean(Powers(q, 1 / lr)), Damped(1 / lr)
-    return replace(fedavg(), name="qfedavg", local=local, combine=combine, server=server)
+    return replace(
+        fedavg(),
+        name="qfedavg",
+        local=local,
+        combine=combine,
+        server=server,
+        weighs="clients by a power of their loss alone",
+    )

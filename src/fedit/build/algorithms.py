@@ -43,8 +43,8 @@ from fedit.core.seats import Algorithm, nothing
 from fedit.core.seeds import generator
 
 
-def make_algorithm(plan: Plan, population: Sequence[Client] = ()) -> Algorithm[Any]:
-    """The planned algorithm; a worker, which has no server, need not know the population."""
+def make_algorithm(plan: Plan, population: Sequence[Client]) -> Algorithm[Any]:
+    """The planned algorithm for this population, the same on workers. Raises InputError."""
     algorithm = _method(plan, population)
     if how := getattr(plan.algorithm, "server", None):
         algorithm = replace(algorithm, server=_stepping(how, algorithm.server))
@@ -129,7 +129,7 @@ def _external(how: External, population: Sequence[Client]) -> Algorithm[Any]:
         )
     try:
         made = known[how.entry].load()(population, **how.options)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # another package may raise anything
         raise InputError(
             f"algorithm.entry {how.entry}: cannot be made with options {how.options} ({brief(error)}); see "
             "that package's documentation"

@@ -51,6 +51,7 @@ class Hosting:
     plan: Plan
     folder: Path
     shares: dict[str, NDArray[np.int64]]
+    population: Sequence[Client]
     pad: int
     lent: Lent | None = None
     algorithm: Algorithm[Any] | None = None
@@ -59,7 +60,8 @@ class Hosting:
     def __call__(self) -> Host:
         """A worker's host, with a model of its own on shared weights."""
         model = self.lent.open_model() if self.lent else make_base(self.plan)[0].model
-        adapted, algorithm = adapt(self.plan, model), self.algorithm or make_algorithm(self.plan)
+        adapted = adapt(self.plan, model)
+        algorithm = self.algorithm or make_algorithm(self.plan, self.population)
         device = next(adapted.model.parameters()).device
         forward = forward_of(self.plan, adapted, self.pad, device)
         encoded = EncodedSet.open(self.folder / TOKENS[0])

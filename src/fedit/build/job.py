@@ -16,7 +16,7 @@ from fedit.build.hosting import (
     together_note,
 )
 from fedit.build.model import forward_of, make_adapter, make_base
-from fedit.build.words import make_policy
+from fedit.build.words import make_policy, weighing_note
 from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.messages import Client
@@ -106,7 +106,8 @@ def build(
     method.scope(0, frozenset(adapted.parameters))  # refuses names that are not there
     lending = shared.bare() if shared else None
     odds = odds_of(plan, shares, [labels[dealt[row]] for row in encoded.rows if labels])
-    hosting = Hosting(plan, folder, shares, encoder.pad_id, lending, algorithm, odds)
+    pad = encoder.pad_id
+    hosting = Hosting(plan, folder, shares, population, pad, lending, algorithm, odds)
     trainer = hosting.trainer(adapted, forward, encoded)
     return Job(
         plan,
@@ -126,7 +127,8 @@ def build(
         + division_notes(parts)
         + cut_notes("training", encoded)
         + cut_notes("test", tested)
-        + together_note(plan, trainer),
+        + together_note(plan, trainer)
+        + weighing_note(plan.federation, method),
     )
 
 

@@ -1,10 +1,11 @@
 """A plan's words, each of which becomes an object here and nowhere else."""
 
 from collections.abc import Callable
+from typing import Any
 
 from fedit import config
 from fedit.core.rounds import Policy
-from fedit.core.seats import Select
+from fedit.core.seats import Algorithm, Select
 from fedit.selection import samplers, weights
 from fedit.train.dpo import Preference
 from fedit.train.sft import Imitation
@@ -41,3 +42,15 @@ def make_policy(plan: config.Federation) -> Policy:
     weigh = weights.Unbiased if plan.unbiased else weights.Renormalised
     sampler = kinds[plan.sampler](plan.cohort)
     return Policy(sampler, weigh(measure, plan.weight_cap), plan.minimum, plan.attempts)
+
+
+def weighing_note(plan: config.Federation, algorithm: Algorithm[Any]) -> list[str]:
+    """That the method takes no notice of the plan's weights, where it does not."""
+    if not algorithm.weighs:
+        return []
+    drawn = plan.sampler == "multinomial"
+    twice = ", and a client drawn twice for a round counts once" if drawn else ""
+    return [
+        f"algorithm {algorithm.name} weighs {algorithm.weighs}: federation.weights, weight_cap and unbiased "
+        f"change nothing{twice}"
+    ]

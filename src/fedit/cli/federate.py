@@ -27,7 +27,7 @@ def run(
         bool, typer.Option("--resume", help="continue the run in its folder")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the plan, load nothing")
+        bool, typer.Option("--dry-run", help="check plan and data files, load nothing")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="print errors only")] = False,
     as_json: AsJson = False,
@@ -37,6 +37,10 @@ def run(
 
     plan = read_plan(recipe, changes, output, resume)
     if dry_run:
+        from fedit.data.sources import check_source
+
+        for source in filter(None, (plan.data.train, plan.data.test)):
+            check_source(source)
         print(_arithmetic(plan) + dump_plan(plan), end="")
         return
     calm_models()

@@ -42,7 +42,7 @@ def study(
     asked = _read(recipe, changes, output, resume)
     calm_models()
     if dry_run:
-        _plan(asked, tune)
+        _plan(asked, tune, as_json)
         return
     say = say_nothing if quiet or as_json else say_on
     try:
@@ -87,24 +87,22 @@ def carry_out(
         return opened.summarise()
 
 
-def _plan(asked: "Study", tune: bool) -> None:
+def _plan(asked: "Study", tune: bool, as_json: bool) -> None:
     from fedit.recipe import grid
     from fedit.studies.jobs import plan_jobs
 
-    folder = Path(asked.folder)
-    if not tune:
-        found = [("", plan_jobs(asked, folder))]
-    else:
-        found = [
-            (
-                " ".join(f"{k}={v}" for k, v in tried.items()) + " ",
-                plan_jobs(asked, folder, dev=True, seeds=asked.tune_seeds, tried=tried),
-            )
-            for tried in grid(asked)
-        ]
-    for tried, planned in found:
-        for job in planned.jobs:
-            print(f"{tried}{job.place}: {job.samples:,} samples")
+    folder, found = Path(asked.folder), list[dict[str, Any]]()
+    for tried in grid(asked) if tune else [{}]:
+        how: dict[str, Any] = {"dev": True, "seeds": asked.tune_seeds, "tried": tried}
+        for job in plan_jobs(asked, folder, **(how if tune else {})).jobs:
+            said = {key: getattr(job, key) for key in ("arm", "kind", "seed", "client", "samples")}
+            found.append({"place": job.place.as_posix(), **said, "tried": tried})
+    if as_json:
+        print(json.dumps({"runs": found}, ensure_ascii=False))
+        return
+    for run in found:
+        words = "".join(f"{key}={value} " for key, value in run["tried"].items())
+        print(f"{words}{run['place']}: {run['samples']:,} samples")
 
 
 def _show(asked: "Study", found: dict[str, Any], tune: bool) -> None:

@@ -1,8 +1,8 @@
 """The federated method: each with its paper's parameters, the server's optimizer where it takes one."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fedit.config.section import Section, named
 
@@ -172,6 +172,16 @@ class Partial(_Mean):
     name: Literal["fedper", "fedrep"]
     personal: list[str] = Field(min_length=1)
 
+    @field_validator("personal")
+    @classmethod
+    def _parts(cls, personal: list[str]) -> list[str]:
+        if any(not part.strip() for part in personal):
+            raise ValueError(
+                "an empty text is part of every name, so nothing would be shared: give parts of names, "
+                "e.g. [lora_B]"
+            )
+        return personal
+
 
 class Ifca(Section):
     """IFCA (arXiv 2006.04088): the number of clusters, and how far apart they start."""
@@ -217,6 +227,13 @@ Algorithm = Annotated[
     Field(discriminator="name"),
     named("name", "fedavg"),
 ]
+
+NAMES: tuple[str, ...] = tuple(
+    name
+    for kind in get_args(get_args(Algorithm)[0])
+    for name in get_args(kind.model_fields["name"].annotation)
+)
+"""What `algorithm.name` may be."""
 
 LORA_ONLY = (
     "ffa_lora",

@@ -64,10 +64,13 @@ class Ranks(Section):
     @model_validator(mode="after")
     def _fitting(self) -> "Ranks":
         if self.tiers != sorted(set(self.tiers)):
-            raise ValueError("tiers must rise, e.g. [2, 4, 8]")
+            raise ValueError(
+                f"tiers {self.tiers} must rise: list each rank once, the lowest first, e.g. [2, 4, 8]"
+            )
         if self.shares and len(self.shares) != len(self.tiers):
             raise ValueError(
-                f"{len(self.shares)} shares for {len(self.tiers)} tiers: give one each"
+                f"shares {self.shares} are {len(self.shares)} for the {len(self.tiers)} tiers {self.tiers}: "
+                "give one for each tier, or leave shares out for equally many clients in each"
             )
         return self
 
@@ -91,7 +94,8 @@ class Lora(Section):
     def _highest(self) -> "Lora":
         if self.ranks and self.ranks.tiers[-1] != self.rank:
             raise ValueError(
-                f"rank {self.rank} must be the highest of ranks.tiers {self.ranks.tiers}"
+                f"rank {self.rank} must be the highest of ranks.tiers {self.ranks.tiers}: set rank to "
+                f"{self.ranks.tiers[-1]}, or let the tiers end with {self.rank}"
             )
         return self
 

@@ -9,7 +9,7 @@ from fedit.core.errors import FeditError
 from fedit.core.gate import not_finite
 from fedit.core.lora import filled
 from fedit.core.messages import ADAPTER, KEPT, Home, Order, Payload, Update, received_by
-from fedit.core.seats import Aim, Algorithm, Fit, Look, Pull, Trainer, as_received
+from fedit.core.seats import Aim, Algorithm, Fit, Look, Pull, Trainer
 from fedit.core.tree import Tree, only
 
 MEMORY = "memory."
@@ -59,13 +59,20 @@ def own_model(
     return algorithm.own(received_by(client, order), order, home, fit)
 
 
-def tuned_model(order: Order, client: str, home: Home, trainer: Trainer, rank: int) -> Tree:
+def tuned_model(
+    order: Order,
+    client: str,
+    home: Home,
+    trainer: Trainer,
+    algorithm: Algorithm[Any],
+    rank: int,
+) -> Tree:
     """What a client would begin a round with, trained on its rows once more by any method's plain means.
 
     `rank` is that of the trainer's model (0 without LoRA), where the client's own may be less.
     """
     fit = _Fitter(client, order, trainer, {})
-    start = as_received(received_by(client, order), order, home, fit)
+    start = algorithm.begins(received_by(client, order), order, home, fit)
     return fit(filled(start, rank), again="tuned").fitted
 
 

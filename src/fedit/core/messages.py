@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 
 from fedit.core.tree import Tree
 
@@ -18,6 +19,20 @@ KEPT = "kept"
 
 BASE = "base"
 """The role of what methods have added to the base's weights, [out × in] by the name of the layer."""
+
+CLUSTER = "cluster"
+"""Metric: which of several global models a client has trained, from 0."""
+
+
+def role_of(cluster: int) -> str:
+    """The public role of one of several global models; the first is the adapter itself."""
+    return f"{CLUSTER}.{cluster}" if cluster else ADAPTER
+
+
+def models(public: Payload) -> list[Tree]:
+    """All global models in their order: one, but for methods that have several."""
+    roles = takewhile(public.__contains__, map(role_of, count()))
+    return [public[role] for role in roles]
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,7 +257,11 @@ def unchanged(state: State, order: Order) -> Order:
 
 @dataclass(frozen=True)
 class Algorithm(Generic[T]):
-    """A federated method: its seats, checked against each other when it is built."""
+    """A federated method: its seats, checked against each other when it is built.
+
+    `own` is a client's own model and `begins` the one that it would begin a round with. `weighs` says in
+    words what clients count by where it is not their order's weights.
+    """
 
     name: str
     local: Local
@@ -266,8 +270,10 @@ class Algorithm(Generic[T]):
     server: Server[T]
     guards: tuple[Guard, ...] = ()
     prepare: Prepare = unchanged
+    begins: Own = as_received
     own: Own = as_received
     measure: Measure = nothing
+    weighs: str = ""
 
     def __post_init__(self) -> None:
         if ADAPTER in self.local.roles:

@@ -65,6 +65,24 @@ def read_source(
     return _examples(source, files, mapping)
 
 
+def check_source(source: str) -> None:
+    """Refuse a local source whose files are missing or cannot be opened; nothing of them is read.
+
+    A hub id is not asked for. Raises InputError.
+    """
+    for path in () if source == "microworld" else _local(source) or ():
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"data file '{path}': cannot be read: {error.strerror}; check its permissions"
+    )
+
+
 def _examples(source: str, files: list[_File], mapping: Mapping[str, str] | None) -> Source:
     told = None if mapping is None else mapped(mapping)
     readable = [row for file in files for row in file.rows if isinstance(row, Row)]
@@ -158,7 +176,7 @@ def _read(paths: list[Path]) -> list[_File]:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise InputError(f"data file '{path}': cannot be read: {error.strerror}") from error
+            raise _unreadable(path, error) from error
         digest = hashlib.sha256(data).hexdigest()
         rows = read_rows(name.as_posix(), data)
         stem = name.with_suffix("") if stems[path.with_suffix("")] == 1 else name

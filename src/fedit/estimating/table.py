@@ -50,6 +50,8 @@ def _memory(found: Estimate) -> list[Row]:
         ("logits", memory.logits, "what of them stands at once, loss, backward pass"),
         ("evaluation", memory.evaluation, "of its largest batch, while nothing trains"),
         ("server", memory.server + memory.step, "sums in fp64, copies of the adapter, its step"),
+        ("client", memory.home, "kept by one, as it was and as it will be"),
+        ("shifted base", memory.shifted, "weights of the layers that the method adds to"),
         ("process", memory.process, "Python, libraries, data"),
         ("allocator", memory.allocator, "kept beside all this while real steps were timed"),
     ]

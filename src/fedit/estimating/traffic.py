@@ -9,7 +9,8 @@ import torch
 
 from fedit.build import Job
 from fedit.core.gate import expected
-from fedit.core.messages import Metrics, Order, Update
+from fedit.core.lora import rank_of
+from fedit.core.messages import ADAPTER, Metrics, Order, Update
 from fedit.core.rounds import make_order
 from fedit.core.tree import Tree
 from fedit.engines.messages import order_sizes, update_size
@@ -107,7 +108,8 @@ class _Sizes:
     def of(self, order: Order, client: str, part: Share) -> tuple[int, int]:
         """Bytes down and up."""
         digits = [client, client, order.round, order.weights[client], order.pace]
-        key = (_length(digits), _length(client), part, order.trains, order.travels)
+        rank = rank_of(order.personal.get(client, {}).get(ADAPTER, {}))
+        key = (_length(digits), _length(client), part, rank, order.trains, order.travels)
         if key not in self._known:
             update = blank_update(self._job, order, client, part)
             self._known[key] = order_sizes(order)(client), update_size(update)

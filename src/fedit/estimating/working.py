@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from typing import Any
 
 import torch
@@ -27,11 +28,13 @@ class Working:
     peak: int
 
 
-def largest(groups: Sequence[Sequence[Encoded]], size: int, *, packs: bool) -> list[Encoded]:
+def largest(
+    groups: Sequence[Sequence[Encoded]], size: int, *, packs: bool, together: int = 1
+) -> list[Encoded]:
     """The largest batch of `size` rows that could be drawn from one of the groups.
 
     Largest is that of most tokens where rows are laid end to end (`packs`), else of most positions after
-    padding: the longest row and those with most to learn.
+    padding: the longest row and those with most to learn. Of several groups `together` those of each.
     """
     batches = []
     for rows in groups:
@@ -39,7 +42,10 @@ def largest(groups: Sequence[Sequence[Encoded]], size: int, *, packs: bool) -> l
         if not packs:
             others.sort(key=_supervised, reverse=True)
         batches.append([longest, *others[: size - 1]])
-    return max(batches, key=lambda rows: (positions(rows, packs), sum(map(_supervised, rows))))
+    most = nlargest(
+        together, batches, key=lambda rows: (positions(rows, packs), sum(map(_supervised, rows)))
+    )
+    return [row for rows in most for row in rows]
 
 
 def positions(rows: Sequence[Encoded], packs: bool) -> int:

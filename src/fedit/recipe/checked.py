@@ -68,8 +68,22 @@ def _fault(error: ErrorDetails) -> str:
         return (
             f"{key}: {message}" if key else message
         )  # about the whole section: it says what it needs
-    return f"{key}: {message} (got {_SHORT.repr(value)})"
+    remedy = "".join(
+        f"; {_REMEDIES[bound]} {number:g}"
+        for bound, number in context.items()
+        if bound in _REMEDIES
+    )
+    return f"{key}: {message}{remedy} (got {_SHORT.repr(value)})"
 
+
+_REMEDIES = {
+    "ge": "set it to at least",
+    "gt": "set it above",
+    "le": "set it to at most",
+    "lt": "set it below",
+    "min_length": "give at least",
+}
+"""By pydantic's word for a bound."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200

@@ -1,11 +1,13 @@
 """Algorithms against each other: a study whose arms differ in nothing but the algorithm, and its table."""
 
+import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from fedit.config import Plan, Study
+from fedit.config.algorithm import NAMES
 from fedit.core.errors import InputError
 from fedit.recipe import make_study, read_word
 from fedit.studies.claims import pair, percent
@@ -30,6 +32,14 @@ def versus(
     """
     if len(set(names)) < len(names) or not names:
         raise InputError(f"--algorithms {','.join(names)}: name one or more algorithms, each once")
+    for name in names:
+        if name not in NAMES:
+            close = difflib.get_close_matches(name, NAMES, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise InputError(
+                f"--algorithms {','.join(names)}: there is no algorithm {name!r}; {hint}known here: "
+                f"{', '.join(NAMES)}"
+            )
     if rates and dev is None:
         raise InputError(
             "--rates needs --dev, a change of the plan that gives rows to choose by, which are never the "

@@ -114,6 +114,11 @@ class LocalTrainer:
         """One for all clients and orders: what does not train has no gradient and is passed over."""
         return make_optimizer(self.plan, list(self.adapted.parameters.values()))
 
+    @property
+    def _at_once(self) -> int:
+        """Rows of a pass that trains nothing: no more than training takes, whose memory is there."""
+        return self.plan.micro_batch or self.plan.batch
+
     def loss(self, client: str, order: Order, at: Tree) -> float:
         """The mean loss over all of the client's rows, without dropout.
 
@@ -125,8 +130,8 @@ class LocalTrainer:
         self.adapted.model.eval()
         like = sorted(rows, key=lambda row: len(row.ids))
         with torch.inference_mode():
-            for first in range(0, len(like), self.plan.batch):
-                losses, _ = self.objective(self.forward, like[first : first + self.plan.batch])
+            for first in range(0, len(like), self._at_once):
+                losses, _ = self.objective(self.forward, like[first : first + self._at_once])
                 total, terms = total + float(losses.double().sum()), terms + len(losses)
         if not terms:
             raise FeditError(f"none of client {client}'s {len(rows)} examples has a token to learn")
@@ -137,7 +142,7 @@ class LocalTrainer:
         rows = self._rows(client)
         self.adapted.write(at)
         self.adapted.shift({})
-        return text_vectors(self.forward, [prompt_of(row) for row in rows], self.plan.batch)
+        return text_vectors(self.forward, [prompt_of(row) for row in rows], self._at_once)
 
     def _rows(self, client: str) -> Sequence[Encoded]:
         """The client's rows, ready; to make them so leaves base and adapter in any state."""
@@ -145,7 +150,7 @@ class LocalTrainer:
             rows = self.examples.get(client, ())
             if not rows:
                 raise FeditError(f"client {client} has no example to learn from")
-            self._ready[client] = self.ready(rows, self.plan.batch)
+            self._ready[client] = self.ready(rows, self._at_once)
         return self._ready[client]
 
     def ready(self, rows: Sequence[Encoded], batch: int) -> Sequence[Encoded]:
