@@ -23,8 +23,8 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedit.core.gate import expected
-from fedit.core.header import WireError
 from fedit.core.messages import ADAPTER, Order, Update
+from fedit.core.strict import WireError
 from fedit.core.tree import spec
 from fedit.core.wire import pack, unpack
 from fedit.engines.ledger import Ledger, Post

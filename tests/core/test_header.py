@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from fedit.core.errors import quoted
-from fedit.core.header import HEADER, Reason, WireError
+from fedit.core.header import HEADER
+from fedit.core.strict import Reason, WireError
 from fedit.core.tree import same, spec
 from fedit.core.wire import largest, pack, unpack, unpack_own
 

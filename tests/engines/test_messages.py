@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedit.core.header import WireError
 from fedit.core.messages import ADAPTER, Order, Update
+from fedit.core.strict import WireError
 from fedit.core.tree import same
 from fedit.core.wire import pack
 from fedit.engines.messages import (

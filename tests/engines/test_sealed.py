@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedit.core.errors import InputError
-from fedit.core.header import Reason, WireError
+from fedit.core.strict import Reason, WireError
 from fedit.engines import keys
 from fedit.engines.keys import (
     fingerprint,

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from fedit.core.header import Reason
+from fedit.core.strict import Reason
 from tests.conftest import REPOSITORY
 
 

@@ -1,22 +1,20 @@
-"""A stranger's JSON and the header of its block: read strictly, before anything is allocated for them."""
+"""The header of a stranger's block: read strictly, before anything is allocated for what it claims."""
 
-import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import torch
 
-from fedit.core.errors import FeditError, quoted
+from fedit.core.errors import quoted
+from fedit.core.strict import Reason, WireError, read_json
 from fedit.core.tree import Spec
 
 HEADER = 256 * 1024
 """The most bytes a stranger's header may have."""
 
-_DEPTH, _DIGITS, _DIMENSIONS, _NUMBERS, _ROLES = 16, 64, 8, 2**48, 64
+_DIMENSIONS, _NUMBERS, _ROLES = 8, 2**48, 64
 
 # In the order in which safetensors lays tensors out.
 DTYPES = {
@@ -38,50 +36,6 @@ DTYPES = {
     torch.bool: "BOOL",
 }
 _BY_WORD = {word: dtype for dtype, word in DTYPES.items()}
-_MARKS = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
-
-
-class Reason(StrEnum):
-    """Why bytes were refused."""
-
-    SIZE = "size"
-    HEADER = "header"
-    TEXT = "text"
-    JSON = "json"
-    NESTING = "nesting"
-    TWICE = "key twice"
-    NUMBER = "number"
-    METADATA = "metadata"
-    ENTRY = "entry"
-    OFFSETS = "offsets"
-    ROLES = "roles"
-    NAMES = "names"
-    SHAPE = "shape"
-    DTYPE = "dtype"
-    VALUE = "value"
-    ENVELOPE = "envelope"
-    FORMAT = "format"
-    KIND = "kind"
-    CLIENT = "client"
-    IDENTITY = "identity"
-    SIGNATURE = "signature"
-    RUN = "run"
-    BASE = "base"
-    RECIPE = "recipe"
-    STALE = "stale"
-    UNASKED = "unasked"
-    ORDER = "order"
-    REPLAY = "replay"
-    DUPLICATE = "duplicate"
-    DIGEST = "digest"
-
-
-class WireError(FeditError):
-    """Bytes that are refused: a typed reason, and a detail that repeats little of them."""
-
-    def __init__(self, reason: Reason, detail: str):
-        self.reason, self.detail = reason, detail
-        super().__init__(f"message refused ({reason}): {detail}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +54,6 @@ class Header:
 
     entries: dict[str, dict[str, Entry]]
     envelope: dict[str, Any]
-
-
-def read_json(text: bytes, *, own: bool = False) -> Any:
-    """A JSON value: UTF-8, no key twice, no NaN or infinity, no huge integer, at most 16 deep.
-
-    What was written here (`own`) may hold NaN and infinity. Raises WireError.
-    """
-    if not own:
-        _check_nesting(text)
-    constant = float if own else _no_number
-    try:
-        return json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=_without_duplicates,
-            parse_constant=constant,
-            parse_float=float if own else _finite,
-            parse_int=_integer,
-        )
-    except UnicodeDecodeError as error:
-        raise WireError(Reason.TEXT, f"byte {error.start} is no UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise WireError(Reason.JSON, f"{type(error).__name__}: {quoted(error)}") from None
 
 
 def read_header(text: bytes, size: int, *, own: bool = False) -> Header:
@@ -221,44 +153,3 @@ def _counts(value: Any, most: int) -> bool:
         and len(value) <= most
         and all(type(n) is int and 0 <= n <= 2**63 for n in value)
     )
-
-
-def _check_nesting(text: bytes) -> None:
-    depth, inside = 0, False
-    for mark in _MARKS.finditer(text):
-        sign = mark[0]
-        if sign == b'"':
-            inside = not inside
-        elif not inside and sign in (b"[", b"{"):
-            depth += 1
-            if depth > _DEPTH:
-                raise WireError(Reason.NESTING, f"deeper than {_DEPTH} at byte {mark.start()}")
-        elif not inside:
-            depth -= 1
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two readers must never take different values from one key."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen = set[str]()
-        again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise WireError(Reason.TWICE, quoted(again))
-    return found
-
-
-def _no_number(word: str) -> float:
-    raise WireError(Reason.NUMBER, f"{word} is no number here")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise WireError(Reason.NUMBER, f"{quoted(digits)} is beyond every number")
-    return value
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > _DIGITS:
-        raise WireError(Reason.NUMBER, f"an integer of {len(digits)} digits")
-    return int(digits)

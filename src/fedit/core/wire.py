@@ -8,16 +8,9 @@ import torch
 from torch import Tensor
 
 from fedit.core.errors import quoted
-from fedit.core.header import (
-    DTYPES,
-    HEADER,
-    Entry,
-    Reason,
-    WireError,
-    difference,
-    read_header,
-)
+from fedit.core.header import DTYPES, HEADER, Entry, difference, read_header
 from fedit.core.messages import Payload
+from fedit.core.strict import Reason, WireError
 from fedit.core.tree import Spec, Tree
 
 Block = bytes | bytearray | memoryview

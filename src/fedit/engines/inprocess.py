@@ -6,9 +6,9 @@ from functools import partial
 
 from fedit.core.errors import BrokenInvariant, FeditError
 from fedit.core.gate import expected
-from fedit.core.header import WireError
 from fedit.core.messages import Client, Failure, Home, Order, Reply, Update
 from fedit.core.seeds import generator
+from fedit.core.strict import WireError
 from fedit.engines.homes import Homes
 from fedit.engines.messages import (
     order_sizes,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedit.core.errors import InputError
-from fedit.core.header import Reason, WireError
+from fedit.core.strict import Reason, WireError
 from fedit.core.wire import Block
 from fedit.engines.keys import need_cryptography
 from fedit.engines.sealed import ORDER, UPDATE, Label, Terms, check, check_digest, seal

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from fedit.core.errors import quoted
-from fedit.core.header import Reason, WireError
 from fedit.core.messages import Failure, Order, Payload, Update
 from fedit.core.seats import Answer, Share
+from fedit.core.strict import Reason, WireError
 from fedit.core.sums import Sum
 from fedit.core.tree import Spec
 from fedit.core.wire import Block, pack, packed_size, packed_sizes, unpack, unpack_own

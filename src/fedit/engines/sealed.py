@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedit.core.errors import InputError, quoted
-from fedit.core.header import Reason, WireError
+from fedit.core.strict import Reason, WireError
 from fedit.core.wire import Block
 from fedit.engines.keys import fingerprint
 from fedit.engines.messages import ID
