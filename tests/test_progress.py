@@ -5,9 +5,11 @@ import re
 
 from rich.console import Console
 
-from fedit.core.messages import Failure, Order, Update
+from fedit.core.messages import Failure, Order, State, Update
+from fedit.core.rounds import Round
 from fedit.printable import printable
-from fedit.progress import Lines, Live, Watched, clock, display
+from fedit.progress import Lines, Live, Watched, clock, display, round_line
+from fedit.records import round_record
 from fedit.report.words import size
 from fedit.runner import Finished, Run
 from tests.tiny import tiny
@@ -43,6 +45,9 @@ def test_a_watched_engine_passes_every_reply_on():
         def clients(self):
             return []
 
+        def take_back(self, order, clients):
+            seen.append(clients)
+
         def ask(self, order):
             yield Failure("a", "dropout")
             yield Failure("b", "dropout")
@@ -55,6 +60,32 @@ def test_a_watched_engine_passes_every_reply_on():
     replies = list(Watched(Engine(), shown).ask(order))
     assert seen == [order, *replies]
     assert len(replies) == 2
+    Watched(Engine(), shown).take_back(order, ["a"])
+    assert seen[-1] == ["a"]
+
+
+def test_the_live_display_bears_a_client_that_tells_no_loss():
+    live = Live()
+    live.console = live.progress.live.console = Console(file=io.StringIO())
+    live._clients = live.progress.add_task("clients", total=None, news="")
+    order = Order(0, 0, 0, {}, {"a": 1.0}, frozenset(), frozenset())
+    live.asked(order)
+    live.replied(Update("a", 0, 0, {}, {}))
+    [task] = live.progress.tasks
+    assert task.fields["news"].startswith("a: 0 tok/s")
+
+
+def test_clients_that_tell_no_loss_or_claim_odd_counts_end_no_round():
+    order = Order(0, 0, 0, {}, {"a": 1.0, "b": 1.0, "c": 1.0}, frozenset(), frozenset())
+    told = {
+        "a": {},
+        "b": {"loss": 2.0, "supervised": 3.0},
+        "c": {"loss": 9.0, "supervised": -1e15},
+    }
+    for metrics, loss, words in ((told, 2.0, "train loss 2.0000"), ({"a": {}}, None, "1 of 3")):
+        record = round_record(Round(State(1, {}), order, metrics), 1.0)
+        assert record["loss"] == loss
+        assert words in round_line(Finished(1, record, {}), 3, None)
 
 
 def test_the_live_display_shows_rounds_clients_loss_speed_bytes_and_time_left(tmp_path):

@@ -59,6 +59,10 @@ class Watched:
                 self.display.replied(reply)
             yield answer
 
+    def take_back(self, order: Order, clients: Sequence[str]) -> None:
+        """The engine's."""
+        self.engine.take_back(order, clients)
+
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()
@@ -176,9 +180,9 @@ class Live(Lines):
             for key in ("tokens", "bytes_up", "bytes_down")
         }
         rate = totals["tokens"] / (time.monotonic() - self._asked)
-        loss = (
-            f"loss {reply.metrics['loss']:.3f} · " if isinstance(reply, Update) else "no reply · "
-        )
+        loss = "no reply · "
+        if isinstance(reply, Update):  # the gate has not seen it yet, so it may tell no loss
+            loss = f"loss {reply.metrics['loss']:.3f} · " if "loss" in reply.metrics else ""
         traffic = f"↑ {size(totals['bytes_up'])} ↓ {size(totals['bytes_down'])}"
         self.progress.update(
             self._clients,
@@ -235,7 +239,7 @@ def round_line(done: Finished, rounds: int, left: float | None) -> str:
     if "loss" in record:
         train = record["seconds"]["train"]
         parts += [
-            f"train loss {record['loss']:.4f}",
+            f"train loss {record['loss']:.4f}" if record["loss"] is not None else "",
             f"{len(record['clients'])} of {len(record['cohort'])} clients",
             f"{record['tokens'] / train:,.0f} tok/s" if train else "",
             f"↑ {size(record['bytes_up'])} ↓ {size(record['bytes_down'])}",

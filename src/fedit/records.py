@@ -50,14 +50,13 @@ def round_record(done: Round, seconds: float) -> Record:
 
 
 def _means(replied: Sequence[Metrics]) -> dict[str, float]:
-    """The loss, of pairs also accuracy and margin, over all terms of the cohort: tokens, or pairs."""
-    counts = [m.get("pairs", m.get("supervised", 0.0)) for m in replied]
-    total = sum(counts)
-    return {
-        key: sum(m[key] * n for m, n in zip(replied, counts, strict=True)) / total
-        for key in ("loss", "accuracy", "margin")
-        if total and all(key in m for m in replied)
-    }
+    """The loss, of pairs also accuracy and margin, over all terms of those who tell it: tokens, or pairs."""
+    means = {}
+    for key in ("loss", "accuracy", "margin"):
+        told = [(m[key], m.get("pairs", m.get("supervised", 0.0))) for m in replied if key in m]
+        if total := sum(n for _, n in told if n > 0):  # a claim like any other
+            means[key] = sum(value * n for value, n in told if n > 0) / total
+    return means
 
 
 def loss_record(loss: Loss) -> Record:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedit.algorithms.fedavg import Mean, Replace, fedavg
-from fedit.algorithms.parts.losses import LOSS, Told
+from fedit.algorithms.parts.losses import LOSS, READS, Told
 from fedit.core.messages import Order, State, Update
 from fedit.core.seats import Algorithm
 from fedit.core.sums import Sum
@@ -71,4 +71,5 @@ def afl(gamma: float, shares: Mapping[str, float]) -> Algorithm[Sum]:
         server=Agnostic(gamma, shares),
         prepare=_weighed,
         weighs="clients by its own mixture, which begins at their shares of the rows",
+        reads=READS,
     )

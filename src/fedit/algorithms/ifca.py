@@ -90,4 +90,5 @@ def ifca(clusters: int, spread: float = 0.1, seed: int = 0) -> Algorithm[Sum]:
         server=EachItsOwn(clusters, spread, seed),
         begins=best_model,
         own=best_model,
+        reads={CLUSTER: (0.0, clusters - 1.0)},
     )

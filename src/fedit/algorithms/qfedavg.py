@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import Mean, Replace, fedavg
-from fedit.algorithms.parts.losses import LOSS, Told
+from fedit.algorithms.parts.losses import LOSS, READS, Told
+from fedit.core.gate import LARGEST
 from fedit.core.messages import Home, Order, State, Update
 from fedit.core.seats import Algorithm, Fitter, Local, Work
 from fedit.core.sums import Sum
@@ -69,4 +70,5 @@ def qfedavg(q: float, lr: float) -> Algorithm[Sum]:
         combine=combine,
         server=server,
         weighs="clients by a power of their loss alone",
+        reads={**READS, _MOVED: (0.0, LARGEST)},
     )

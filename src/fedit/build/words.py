@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fedit import config
+from fedit.core.norms import Bounds
 from fedit.core.rounds import Policy
 from fedit.core.seats import Algorithm, Select
 from fedit.selection import samplers, weights
@@ -27,8 +28,8 @@ def make_objective(plan: config.Local) -> Objective:
     return Preference(plan.beta) if plan.objective == "dpo" else Imitation()
 
 
-def make_policy(plan: config.Federation) -> Policy:
-    """Sampler, weights and limits of a round."""
+def make_policy(plan: config.Federation, gate: config.Gate) -> Policy:
+    """Sampler, weights and limits of a round, and of an update."""
     kinds: dict[str, Callable[[int | float], Select]] = {
         "uniform": samplers.Uniform,
         "multinomial": samplers.Multinomial,
@@ -41,7 +42,8 @@ def make_policy(plan: config.Federation) -> Policy:
     }[plan.weights]
     weigh = weights.Unbiased if plan.unbiased else weights.Renormalised
     sampler = kinds[plan.sampler](plan.cohort)
-    return Policy(sampler, weigh(measure, plan.weight_cap), plan.minimum, plan.attempts)
+    bounds = Bounds(gate.norm, gate.times_median, gate.factors)
+    return Policy(sampler, weigh(measure, plan.weight_cap), plan.minimum, plan.attempts, bounds)
 
 
 def weighing_note(plan: config.Federation, algorithm: Algorithm[Any]) -> list[str]:

@@ -223,6 +223,13 @@ class Engine(Protocol):
         """
         ...
 
+    def take_back(self, order: Order, clients: Sequence[str]) -> None:
+        """Undo what the order left with these members of its cohort, whose part does not count.
+
+        What they keep between rounds is as it was before; this lasts once the call has returned.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of everything the engine holds, such as processes; a second time does nothing."""
         ...
@@ -261,6 +268,7 @@ class Algorithm(Generic[T]):
 
     `own` is a client's own model and `begins` the one that it would begin a round with. `weighs` says in
     words what clients count by where it is not their order's weights.
+    `reads` are the metrics it combines by, each with the least and the most that a client may say.
     """
 
     name: str
@@ -274,6 +282,7 @@ class Algorithm(Generic[T]):
     own: Own = as_received
     measure: Measure = nothing
     weighs: str = ""
+    reads: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if ADAPTER in self.local.roles:
