@@ -43,6 +43,9 @@ def test_a_watched_engine_passes_every_reply_on():
         def clients(self):
             return []
 
+        def take_back(self, order, clients):
+            seen.append(clients)
+
         def ask(self, order):
             yield Failure("a", "dropout")
             yield Failure("b", "dropout")
@@ -55,6 +58,8 @@ def test_a_watched_engine_passes_every_reply_on():
     replies = list(Watched(Engine(), shown).ask(order))
     assert seen == [order, *replies]
     assert len(replies) == 2
+    Watched(Engine(), shown).take_back(order, ["a"])
+    assert seen[-1] == ["a"]
 
 
 def test_the_live_display_shows_rounds_clients_loss_speed_bytes_and_time_left(tmp_path):

@@ -21,7 +21,7 @@ from fedit.core.tree import Tree
 from fedit.engines.homes import Homes
 from fedit.engines.host import Host
 from fedit.engines.inprocess import InProcess, through_bytes
-from fedit.engines.messages import pack_order, unpack_answer
+from fedit.engines.messages import pack_own_order, unpack_answer
 from fedit.selection.samplers import Uniform
 from fedit.selection.weights import Renormalised, by_examples
 
@@ -93,9 +93,12 @@ class Hosted:
     def clients(self):
         return self.inner.clients()
 
+    def take_back(self, order, clients):
+        self.inner.take_back(order, clients)
+
     def ask(self, order: Order) -> Iterator[Answer]:
         self.homes.rewind(order.round)
-        host, news = Host(self.inner, self.algorithm), pack_order(order, *order.cohort)
+        host, news = Host(self.inner, self.algorithm), pack_own_order(order)
         for number in reversed(range(len(cut(order.cohort)))):
             yield from map(unpack_answer, host((news, number)))
             news = None
@@ -122,7 +125,7 @@ class Toy:
         dropout: float = 0,
     ):
         reply = partial(answer, trainer=self.trainer, algorithm=algorithm)
-        reply = through_bytes(reply) if kind == "loopback" else reply
+        reply = through_bytes(reply, algorithm.local.roles) if kind == "loopback" else reply
         engine = InProcess(reply, self.population, Homes(self.folder / place), dropout)
         return Hosted(engine, algorithm) if kind in ("hosted", "pairs") else engine
 

@@ -59,6 +59,10 @@ class Watched:
                 self.display.replied(reply)
             yield answer
 
+    def take_back(self, order: Order, clients: Sequence[str]) -> None:
+        """The engine's."""
+        self.engine.take_back(order, clients)
+
     def close(self) -> None:
         """Close the engine."""
         self.engine.close()

@@ -44,6 +44,8 @@ FREE = (
     "trackers",
     "federation.minimum",
     "federation.attempts",
+    "gate.norm",
+    "gate.times_median",
     "engine.processes",
     "engine.address",
     "engine.actors",
@@ -224,8 +226,8 @@ class Run:
             raise InputError(
                 f"output {path}: was begun with another plan, so it cannot be resumed with this one: "
                 f"{'; '.join(changed)}. Take that back, or choose another --output (only "
-                "federation.minimum and attempts, trackers, engine.processes, address and actors, and with a "
-                "constant schedule more federation.rounds may change)"
+                "federation.minimum and attempts, gate, trackers, engine.processes, address and actors, and "
+                "with a constant schedule more federation.rounds may change)"
             )
         self._changed = [line for line in differences(old, plan) if not line.startswith("output")]
         return plan

@@ -55,7 +55,7 @@ BAD = {
     "other role": (update({"control": tree(2)}), "roles", "control"),
     "name missing": (update({ADAPTER: {A: tree(2)[A]}}), "names", f"1 missing, first {B}"),
     "empty": (update({ADAPTER: {}}), "names", f"2 missing, first {A}"),
-    "name too many": (changed("zz", torch.zeros(1)), "names", "1 unexpected, first zz"),
+    "name too many": (changed("zz", torch.zeros(1)), "names", "1 unexpected, first 'zz'"),
     "turned": (changed(A, tree(2)[A].t()), "shape", r"\(5, 2\), expected \(2, 5\)"),
     "flat": (changed(A, torch.zeros(10)), "shape", r"\(10,\)"),
     "broadcastable": (changed(A, torch.zeros(1, 5)), "shape", r"\(1, 5\)"),

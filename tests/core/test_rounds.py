@@ -33,9 +33,13 @@ class Scripted:
     reply: Callable[[Order, str], Reply | None]
     population: Sequence[Client] = tuple(POPULATION)
     orders: list[Order] = field(default_factory=list)
+    taken_back: list[tuple[str, ...]] = field(default_factory=list)
 
     def clients(self) -> Sequence[Client]:
         return self.population
+
+    def take_back(self, order: Order, clients: Sequence[str]) -> None:
+        self.taken_back.append(tuple(clients))
 
     def ask(self, order: Order) -> Iterator[Reply]:
         self.orders.append(order)

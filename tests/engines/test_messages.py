@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedit.core.header import WireError
 from fedit.core.messages import ADAPTER, Order, Update
 from fedit.core.tree import same
-from fedit.core.wire import WireError, pack
+from fedit.core.wire import pack
 from fedit.engines.messages import (
     order_sizes,
     pack_order,

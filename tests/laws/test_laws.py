@@ -132,6 +132,9 @@ class Shuffled:
     def clients(self):
         return self.inner.clients()
 
+    def take_back(self, order, clients):
+        self.inner.take_back(order, clients)
+
     def ask(self, order: Order) -> Iterator[Answer]:
         return reversed(list(self.inner.ask(order)))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedit.algorithms.fedavg import Mean, Replace, fedavg
-from fedit.algorithms.parts.losses import LOSS, Told
+from fedit.algorithms.parts.losses import LOSS, READS, Told
 from fedit.core.messages import Order, State, Update
 from fedit.core.seats import Algorithm
 from fedit.core.sums import Sum
@@ -70,4 +70,5 @@ def afl(gamma: float, shares: Mapping[str, float]) -> Algorithm[Sum]:
         combine=Mean(with_loss),
         server=Agnostic(gamma, shares),
         prepare=_weighed,
+        reads=READS,
     )

@@ -37,4 +37,7 @@ class Effective:
 
 def fednova() -> Algorithm[Sum]:
     """FedNova; with equal numbers of steps it is FedAvg."""
-    return replace(fedavg(), name="fednova", combine=Mean(normalised), server=Effective())
+    reads = {"steps": (0.0, 1e9)}
+    return replace(
+        fedavg(), name="fednova", combine=Mean(normalised), server=Effective(), reads=reads
+    )

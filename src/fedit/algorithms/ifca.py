@@ -104,4 +104,5 @@ def ifca(clusters: int, spread: float = 0.1, seed: int = 0) -> Algorithm[Sum]:
         combine=Mean(by_cluster),
         server=EachItsOwn(clusters, spread, seed),
         own=best_model,
+        reads={CLUSTER: (0.0, clusters - 1.0)},
     )

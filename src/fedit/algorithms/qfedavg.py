@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import Mean, Replace, fedavg
-from fedit.algorithms.parts.losses import LOSS, Told
+from fedit.algorithms.parts.losses import LOSS, READS, Told
+from fedit.core.gate import LARGEST
 from fedit.core.messages import Home, Order, State, Update
 from fedit.core.seats import Algorithm, Fitter, Local, Work
 from fedit.core.sums import Sum
@@ -62,4 +63,7 @@ def qfedavg(q: float, lr: float) -> Algorithm[Sum]:
     """q-FedAvg with q ≥ 0 and L = 1/lr, lr being the clients'; q = 0 is the plain mean of the cohort."""
     local = Moved(Told(fedavg().local))
     combine, server = Mean(Powers(q, 1 / lr)), Damped(1 / lr)
-    return replace(fedavg(), name="qfedavg", local=local, combine=combine, server=server)
+    reads = {**READS, _MOVED: (0.0, LARGEST)}
+    return replace(
+        fedavg(), name="qfedavg", local=local, combine=combine, server=server, reads=reads
+    )

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import Mean, fedavg
-from fedit.algorithms.parts.losses import LOSS, Told
+from fedit.algorithms.parts.losses import LOSS, READS, Told
 from fedit.core.messages import Order, Update
 from fedit.core.seats import Algorithm
 from fedit.core.sums import Sum
@@ -24,4 +24,5 @@ class Tilted:
 
 def term(tilt: float) -> Algorithm[Sum]:
     """TERM with tilt t: 0 is FedAvg, bit for bit; above 0 the worst count most, below 0 the best do."""
-    return replace(fedavg(), name="term", local=Told(fedavg().local), combine=Mean(Tilted(tilt)))
+    local, combine = Told(fedavg().local), Mean(Tilted(tilt))
+    return replace(fedavg(), name="term", local=local, combine=combine, reads=READS)

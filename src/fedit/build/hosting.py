@@ -101,7 +101,7 @@ class Hosting:
             return InProcess(shared, population, homes, dropout, how.together, run)
         reply: Answer = partial(answer, trainer=trainer, algorithm=algorithm)
         if how.kind == "loopback":
-            reply = through_bytes(reply)
+            reply = through_bytes(reply, algorithm.local.roles)
         return InProcess(reply, population, homes, dropout)
 
 

@@ -117,7 +117,7 @@ def build(
         corpus.hashes,
         parts,
         method,
-        make_policy(plan.federation),
+        make_policy(plan.federation, plan.gate),
         make_engine(hosting, trainer, method, population, spread=spread),
         trainer,
         held_rows(tested, corpus.test, plan.evaluation.by),

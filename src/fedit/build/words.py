@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from fedit import config
+from fedit.core.norms import Bounds
 from fedit.core.rounds import Policy
 from fedit.core.seats import Select
 from fedit.selection import samplers, weights
@@ -26,8 +27,8 @@ def make_objective(plan: config.Local) -> Objective:
     return Preference(plan.beta) if plan.objective == "dpo" else Imitation()
 
 
-def make_policy(plan: config.Federation) -> Policy:
-    """Sampler, weights and limits of a round."""
+def make_policy(plan: config.Federation, gate: config.Gate) -> Policy:
+    """Sampler, weights and limits of a round, and of an update."""
     kinds: dict[str, Callable[[int | float], Select]] = {
         "uniform": samplers.Uniform,
         "multinomial": samplers.Multinomial,
@@ -40,4 +41,5 @@ def make_policy(plan: config.Federation) -> Policy:
     }[plan.weights]
     weigh = weights.Unbiased if plan.unbiased else weights.Renormalised
     sampler = kinds[plan.sampler](plan.cohort)
-    return Policy(sampler, weigh(measure, plan.weight_cap), plan.minimum, plan.attempts)
+    bounds = Bounds(gate.norm, gate.times_median)
+    return Policy(sampler, weigh(measure, plan.weight_cap), plan.minimum, plan.attempts, bounds)

@@ -22,7 +22,7 @@ from fedit.config.model import IA3, Adapter, Lora, LoraXs, Model, Plain, Virtual
 from fedit.config.plan import Plan
 from fedit.config.section import Amount, Section
 from fedit.config.study import Personal, Study
-from fedit.config.training import Evaluation, Federation, Local
+from fedit.config.training import Evaluation, Federation, Gate, Local
 
 __all__ = [
     "IA3",
@@ -34,6 +34,7 @@ __all__ = [
     "Engine",
     "Evaluation",
     "Federation",
+    "Gate",
     "Holdout",
     "Iid",
     "InProcess",

@@ -10,7 +10,7 @@ from fedit.config.data import Data, Iid, Partition, Template
 from fedit.config.engine import Engine, InProcess
 from fedit.config.model import Adapter, Lora, Model
 from fedit.config.section import Section, named
-from fedit.config.training import Evaluation, Federation, Local
+from fedit.config.training import Evaluation, Federation, Gate, Local
 from fedit.core.amounts import part_of
 
 
@@ -24,6 +24,7 @@ class Plan(Section):
     template: Annotated[Template, named("name", "alpaca")] = Template()
     partition: Partition = Iid()
     federation: Federation = Federation()
+    gate: Gate = Gate()
     local: Local = Local(epochs=1)
     algorithm: Algorithm = FedAvg()
     evaluation: Evaluation = Evaluation()
@@ -108,6 +109,11 @@ class Plan(Section):
             troubles.append(
                 "algorithm feddpa takes what is not learned for the prompt: set template.train_on_inputs "
                 "false, or use another algorithm such as ditto"
+            )
+        if name == "ifca" and self.gate != Gate():
+            troubles.append(
+                "gate bounds an update by what the client received, and with algorithm ifca that is every "
+                "cluster's model: drop gate.norm and gate.times_median"
             )
         if name == "scaffold" and (
             local.optimizer != "sgd" or local.momentum or local.clip is not None

@@ -33,6 +33,13 @@ class Federation(Section):
         return self
 
 
+class Gate(Section):
+    """How large a client's update may be: its norm, and how many times the median of earlier rounds'."""
+
+    norm: float | None = Field(None, gt=0)
+    times_median: float | None = Field(None, gt=1)
+
+
 class Local(Section):
     """A client's training in one round: `epochs` (default 1) or `steps`; lr schedules span all rounds.
 

@@ -1,5 +1,6 @@
 """One client's part of a round, the same on every engine."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,11 @@ def answer(
         if name := not_finite(tree):
             raise FeditError(
                 f"training diverged: {name} holds NaN or infinity; begin anew with a lower local.lr"
+            )
+    for key, value in work.fit.metrics.items():
+        if not math.isfinite(value):
+            raise FeditError(
+                f"training diverged: {key} is {value}; begin anew with a lower local.lr"
             )
     payload = {ADAPTER: only(work.fit.fitted, order.travels), **work.extra}
     update = Update(client, order.round, order.attempt, payload, work.fit.metrics)

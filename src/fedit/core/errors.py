@@ -21,3 +21,15 @@ def brief(error: Exception) -> str:
     """Another library's error in one line of a message."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}{'…' * (len(text) > 300)}"
+
+
+def quoted(value: object, most: int = 80) -> str:
+    """A stranger's value in one line of a message: printable ASCII, and no more of it than so much.
+
+    >>> quoted("a\\x1b[2J" + "b" * 99, 12)
+    "'a\\\\x1b[2Jbb…"
+    """
+    if isinstance(value, str | bytes | list | tuple):
+        value = value[: most + 1]  # enough to tell that it is longer, and no more is written out
+    text = ascii(value)
+    return text if len(text) <= most else f"{text[:most]}…"

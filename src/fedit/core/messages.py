@@ -59,7 +59,7 @@ class Order:
     `attempt` counts from 0 when a round is repeated. `weights` (by client id, > 0) say how replies will be
     combined and `pace` how far the server moves towards their mean. `trains` and `travels` name the
     parameters that are trained and the ones that leave the client; `personal` holds what differs for one
-    client.
+    client. `caps` is the gate's: by role the most that an update's norm may be, none of a client's business.
     """
 
     round: int
@@ -71,6 +71,7 @@ class Order:
     travels: frozenset[str]
     pace: float = 1.0
     personal: Mapping[str, Payload] = field(default_factory=dict)
+    caps: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def cohort(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 from fedit.core.amounts import part_of
 from fedit.core.errors import FeditError
 from fedit.core.messages import Client, Failure, Metrics, Order, State
+from fedit.core.norms import NO_BOUNDS, Bounds
 from fedit.core.seats import Algorithm, Engine, Select, Weigh
 from fedit.core.seeds import generator
 from fedit.core.shares import shares
@@ -14,12 +15,16 @@ from fedit.core.shares import shares
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who is asked and how many must reply: `minimum` is a count or a share of the cohort, `attempts` ≥ 1."""
+    """Who is asked and how many must reply: `minimum` is a count or a share of the cohort, `attempts` ≥ 1.
+
+    `bounds` say how large an update may be.
+    """
 
     select: Select
     weigh: Weigh
     minimum: int | float = 1.0
     attempts: int = 1
+    bounds: Bounds = NO_BOUNDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,12 @@ def rounds(
                 break
         else:
             raise TooFewReplies(order, len(metrics), needed, failures)
+        if left_out := [client for client in order.cohort if client not in metrics]:
+            engine.take_back(order, left_out)
         for guard in reversed(algorithm.guards):
             total = guard.open(total, order)
         stepped = replace(algorithm.server.step(state, total, order), round=state.round + 1)
+        stepped = policy.bounds.remember(state, stepped, metrics, order)
         told = algorithm.measure(state, stepped, total, order)
         state = stepped
         yield Round(state, order, metrics, failures, told)
@@ -104,4 +112,5 @@ def make_order(
     usual = Order(
         state.round, attempt, seed, state.public, weights.by_client, trains, travels, weights.pace
     )
-    return algorithm.prepare(state, usual)
+    caps = policy.bounds.caps(state, algorithm.local.roles)
+    return replace(algorithm.prepare(state, usual), caps=caps)

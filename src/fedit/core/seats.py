@@ -223,6 +223,13 @@ class Engine(Protocol):
         """
         ...
 
+    def take_back(self, order: Order, clients: Sequence[str]) -> None:
+        """Undo what the order left with these members of its cohort, whose part does not count.
+
+        What they keep between rounds is as it was before; this lasts once the call has returned.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of everything the engine holds, such as processes; a second time does nothing."""
         ...
@@ -257,7 +264,10 @@ def unchanged(state: State, order: Order) -> Order:
 
 @dataclass(frozen=True)
 class Algorithm(Generic[T]):
-    """A federated method: its seats, checked against each other when it is built."""
+    """A federated method: its seats, checked against each other when it is built.
+
+    `reads` are the metrics it combines by, each with the least and the most that a client may say.
+    """
 
     name: str
     local: Local
@@ -268,6 +278,7 @@ class Algorithm(Generic[T]):
     prepare: Prepare = unchanged
     own: Own = as_received
     measure: Measure = nothing
+    reads: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if ADAPTER in self.local.roles:

@@ -40,7 +40,8 @@ def combined(
     share = Share(tuple(group), algorithm.combine.start(order, spare))
     for reply in replies:  # streaming: one update at a time
         own = reply.client in order.personal
-        reply = gate(reply, order, expected(order, roles, reply.client) if own else usual)
+        wanted = expected(order, roles, reply.client) if own else usual
+        reply = gate(reply, order, wanted, algorithm.reads)
         if isinstance(reply, Failure):
             share.failures.append(reply)
             continue

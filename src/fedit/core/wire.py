@@ -5,60 +5,107 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from torch import Tensor
 
-from fedit.core.errors import FeditError
+from fedit.core.errors import quoted
+from fedit.core.header import (
+    DTYPES,
+    HEADER,
+    Entry,
+    Reason,
+    WireError,
+    difference,
+    read_header,
+)
 from fedit.core.messages import Payload
-from fedit.core.tree import Tree
+from fedit.core.tree import Spec, Tree
 
-# In the order in which safetensors lays tensors out.
-_DTYPES = {
-    torch.uint64: "U64",
-    torch.int64: "I64",
-    torch.float64: "F64",
-    torch.complex64: "C64",
-    torch.float32: "F32",
-    torch.uint32: "U32",
-    torch.int32: "I32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.uint16: "U16",
-    torch.int16: "I16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-_RANK = {dtype: rank for rank, dtype in enumerate(_DTYPES)}
+Block = bytes | bytearray | memoryview
+"""Bytes that may be a payload."""
 
-
-class WireError(FeditError):
-    """Bytes that are not a payload."""
+_RANK = {dtype: rank for rank, dtype in enumerate(DTYPES)}
 
 
 def pack(payload: Payload, envelope: Mapping[str, Any]) -> bytes:
-    """Payload and envelope (JSON values) as one block; tensors are named "role/name", a role has no "/"."""
-    block: bytes = save(_apart(_flat(payload)), _metadata(payload, envelope))
-    return block
+    """Payload and envelope (JSON values) as one block; tensors are named "role/name", a role has no "/".
+
+    The block is what the safetensors library writes, but made with one copy of the numbers, not two.
+    """
+    flat = _flat(payload)
+    header, _ = _laid_out(flat)
+    text = _compact({"__metadata__": _metadata(payload, envelope), **header})
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, *(_bytes(flat[n]) for n in header)))
 
 
-def unpack(block: bytes) -> tuple[Payload, dict[str, Any]]:
-    """The payload and envelope of a block. Raises WireError."""
-    try:
-        length = int.from_bytes(block[:8], "little")
-        header = json.loads(block[8 : 8 + length], object_pairs_hook=_without_duplicates)
-        known = json.loads(header["__metadata__"]["fedit"], object_pairs_hook=_without_duplicates)
-        if not isinstance(known["roles"], list) or not isinstance(known["envelope"], dict):
-            raise TypeError("roles must be a list and envelope an object")
-        payload: Payload = {role: {} for role in known["roles"]}
-        for full, tensor in load(block).items():
-            role, _, name = full.partition("/")
-            payload[role][name] = tensor
-        return payload, known["envelope"]
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WireError(f"not a fedit payload: {type(error).__name__}: {error}") from None
+def unpack(
+    block: Block, wanted: Mapping[str, Spec] | None = None, *, most: int | None = None
+) -> tuple[Payload, dict[str, Any]]:
+    """The payload and envelope of a stranger's block, which is read strictly. Raises WireError.
+
+    `wanted` are the only roles, names, shapes and dtypes that it may hold, `most` its greatest size. Beside
+    the block this takes one copy of its numbers, made once everything else was checked.
+    """
+    if wanted is not None:
+        most = min(largest(wanted), most or largest(wanted))
+    if most is not None and len(block) > most:
+        raise WireError(Reason.SIZE, f"{len(block)} bytes, at most {most}")
+    return _read(block, wanted, own=False)
+
+
+def unpack_own(block: Block) -> tuple[Payload, dict[str, Any]]:
+    """The same of a block that fedit wrote here: a file, or a worker's message. Raises WireError.
+
+    Its header may be of any size, and its envelope may hold NaN and infinity.
+    """
+    return _read(block, None, own=True)
+
+
+def largest(wanted: Mapping[str, Spec]) -> int:
+    """The most bytes a block of these roles can have: what to refuse more than, before it is received."""
+    shapes = [shape_dtype for tree in wanted.values() for shape_dtype in tree.values()]
+    return 8 + HEADER + sum(torch.Size(shape).numel() * d.itemsize for shape, d in shapes)
+
+
+def _read(
+    block: Block, wanted: Mapping[str, Spec] | None, *, own: bool
+) -> tuple[Payload, dict[str, Any]]:
+    view = memoryview(block).cast("B")
+    length = int.from_bytes(view[:8], "little")
+    if len(view) < 8 + length:
+        raise WireError(Reason.SIZE, f"{len(view)} bytes end within the header of {length}")
+    if length > HEADER and not own:
+        raise WireError(Reason.HEADER, f"a header of {length} bytes, at most {HEADER}")
+    data = view[8 + length :]
+    found = read_header(bytes(view[8 : 8 + length]), len(data), own=own)
+    if wanted is not None:
+        specs = {
+            role: {name: (entry.shape, entry.dtype) for name, entry in tree.items()}
+            for role, tree in found.entries.items()
+        }
+        if fault := difference(specs, wanted):
+            raise WireError(*fault)
+    payload = {
+        role: {name: _tensor(data, entry, name) for name, entry in tree.items()}
+        for role, tree in found.entries.items()
+    }
+    return payload, found.envelope
+
+
+def _tensor(data: memoryview, entry: Entry, name: str) -> Tensor:
+    """A tensor in memory of its own, as a block may be read-only and begin anywhere."""
+    if entry.begin == entry.end:
+        return torch.empty(entry.shape, dtype=entry.dtype)
+    raw = torch.frombuffer(bytearray(data[entry.begin : entry.end]), dtype=torch.uint8)
+    if entry.dtype == torch.bool and bool((raw > 1).any()):
+        raise WireError(Reason.VALUE, f"{quoted(name)}: a truth is 0 or 1")
+    return raw.view(entry.dtype).reshape(entry.shape)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    raw: memoryview = flat.view(torch.uint8).numpy().data
+    return raw
 
 
 def packed_size(payload: Payload, envelope: Mapping[str, Any]) -> int:
@@ -68,15 +115,7 @@ def packed_size(payload: Payload, envelope: Mapping[str, Any]) -> int:
 
 def packed_sizes(payload: Payload) -> Callable[[Mapping[str, Any]], int]:
     """`packed_size` of one payload under any envelope: its tensors are looked at once."""
-    header, offset, flat = dict[str, Any](), 0, _flat(payload)
-    for name, tensor in sorted(flat.items(), key=lambda item: (_RANK[item[1].dtype], item[0])):
-        end = offset + tensor.nbytes
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
+    header, offset = _laid_out(_flat(payload))
     tensors = len(_compact(header)) if header else 1  # after a comma; without any, the brace closes
 
     def size(envelope: Mapping[str, Any]) -> int:
@@ -86,31 +125,26 @@ def packed_sizes(payload: Payload) -> Callable[[Mapping[str, Any]], int]:
     return size
 
 
+def _laid_out(flat: Tree) -> tuple[dict[str, Any], int]:
+    """What the header says of the tensors, in the order of their bytes, and how many bytes these are."""
+    header, offset = dict[str, Any](), 0
+    for name, tensor in sorted(flat.items(), key=lambda item: (_RANK[item[1].dtype], item[0])):
+        end = offset + tensor.nbytes
+        header[name] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    return header, offset
+
+
 def _compact(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _flat(payload: Payload) -> Tree:
     return {f"{role}/{name}": t for role, tree in payload.items() for name, t in tree.items()}
-
-
-def _apart(flat: Tree) -> Tree:
-    """Every tensor contiguous, and copied where it shares memory with one before it."""
-    apart, seen = Tree(), set[int]()
-    for name, tensor in flat.items():
-        tensor = tensor.contiguous()
-        place = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if place in seen else tensor
-        seen.add(place)
-    return apart
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object read strictly: two readers must never take different values from one key."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
 
 
 def _metadata(payload: Payload, envelope: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedit.core.errors import BrokenInvariant
 from fedit.core.messages import Home, Payload
-from fedit.core.wire import pack, unpack
+from fedit.core.wire import pack, unpack_own
 from fedit.files import flush, write_whole
 
 GENERATIONS = 3
@@ -73,6 +73,14 @@ class Homes:
         flush([*self._unsafe, *folders, *({self.folder} if folders else ())])
         self._unsafe = []
 
+    def take_back(self, clients: Iterable[str], round: int) -> None:
+        """Forget, for good, what these clients kept in round number `round` (from 1)."""
+        gone = [self.folder / client / f"{round:08d}.home" for client in clients]
+        there = [path for path in gone if path.exists()]
+        for path in there:
+            path.unlink()
+        flush([path.parent for path in there])
+
     def rewind(self, round: int) -> None:
         """Forget what was kept after `round`: rounds the server has forgotten or is about to repeat.
 
@@ -105,4 +113,4 @@ def _open(path: Path) -> Payload:
         raise BrokenInvariant(
             f"{path}: its bytes are not the ones that were written; restore it from a copy"
         )
-    return unpack(block)[0]
+    return unpack_own(block)[0]

@@ -7,7 +7,7 @@ from fedit.core.messages import Order
 from fedit.core.seats import Algorithm, Answer
 from fedit.core.shares import combined, cut
 from fedit.engines.inprocess import InProcess
-from fedit.engines.messages import order_sizes, pack_answer, unpack_order
+from fedit.engines.messages import order_sizes, pack_answer, unpack_own_order
 
 
 class Host:
@@ -21,7 +21,7 @@ class Host:
         """(a new order or None for the last one, the number of a group) → the group's answers, as bytes."""
         order, number = task
         if order is not None:
-            self._order = unpack_order(order)
+            self._order = unpack_own_order(order)
         assert self._order is not None
         group = cut(self._order.cohort)[number]
         return [pack_answer(answer) for answer in self.answers(self._order, group)]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from fedit.core.errors import BrokenInvariant, FeditError
+from fedit.core.gate import expected
+from fedit.core.header import WireError
 from fedit.core.messages import Client, Failure, Home, Order, Reply, Update
 from fedit.core.seeds import generator
 from fedit.engines.homes import Homes
@@ -56,6 +58,10 @@ class InProcess:
             yield from self.side_by_side([partial(self.reply, order, c, size(c)) for c in group])
         self.homes.flush()
 
+    def take_back(self, order: Order, clients: Sequence[str]) -> None:
+        """What these clients kept in the order's round is removed from their homes."""
+        self.homes.take_back(clients, order.round + 1)
+
     def close(self) -> None:
         """There is nothing to let go of."""
 
@@ -72,6 +78,8 @@ class InProcess:
             update, home = self.answer(order, client, self.homes.load(client, order.round))
         except BrokenInvariant:
             raise
+        except WireError as error:
+            return Failure(client, error.reason, error.detail)
         except (FeditError, RuntimeError) as error:
             return Failure(client, "error", f"{type(error).__name__}: {error}")
         self.homes.save(client, order.round + 1, home)
@@ -85,11 +93,15 @@ class InProcess:
         return replace(update, metrics={**update.metrics, **traffic})
 
 
-def through_bytes(answer: Answer) -> Answer:
-    """The same answer with every message packed and unpacked: nothing can pass but what is serialised."""
+def through_bytes(answer: Answer, roles: tuple[str, ...] = ()) -> Answer:
+    """The same answer with every message packed and read as a stranger's: nothing else can pass.
+
+    `roles` are the further ones that the algorithm's clients send.
+    """
 
     def answered(order: Order, client: str, home: Home) -> tuple[Update, Home]:
         update, home = answer(unpack_order(pack_order(order, client)), client, home)
-        return unpack_update(pack_update(update)), home
+        block = pack_update(update)
+        return unpack_update(block, expected(order, roles, client), client), home
 
     return answered

@@ -1,17 +1,26 @@
 """Orders and updates as bytes, and how many."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from fedit.core.errors import quoted
+from fedit.core.header import Reason, WireError
 from fedit.core.messages import Failure, Order, Payload, Update
 from fedit.core.seats import Answer, Share
 from fedit.core.sums import Sum
-from fedit.core.wire import WireError, pack, packed_size, packed_sizes, unpack
+from fedit.core.tree import Spec
+from fedit.core.wire import Block, pack, packed_size, packed_sizes, unpack, unpack_own
 
 _PERSONAL = "personal."
 _NUMBERS = "numbers"
+
+ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""What a client's id looks like, as a whole."""
+
+_COUNT = 2**31  # beyond every round and attempt
 
 # What an envelope must hold: key → type; a number may be written without its point.
 _UPDATE = {"client": str, "round": int, "attempt": int, "metrics": dict}
@@ -24,20 +33,33 @@ _ORDER = {
     "trains": list,
     "travels": list,
 }
+_OWN_ORDER = {**_ORDER, "caps": dict}
 
 
 def pack_order(order: Order, *clients: str) -> bytes:
-    """What clients of the cohort receive: the public payload and their own personal ones.
-
-    Over a network each receives a block of its own; a worker receives one for all the clients it holds.
-    """
+    """What a client receives, over a network: the public payload and its own personal one."""
     return pack(*_order_parts(order, clients))
 
 
-def unpack_order(block: bytes) -> Order:
-    """The order in a block, as its receivers may see it. Raises WireError."""
-    payload, envelope = unpack(block)
-    _check(envelope, _ORDER)
+def pack_own_order(order: Order) -> bytes:
+    """What a worker receives: one block for the whole cohort, and what the gate needs to know there."""
+    payload, envelope = _order_parts(order, order.cohort)
+    return pack(payload, {**envelope, "caps": dict(order.caps)})
+
+
+def unpack_order(block: Block, *, most: int | None = None) -> Order:
+    """The order in a block of `most` bytes, as its receivers may see it. Raises WireError."""
+    payload, envelope = unpack(block, most=most)
+    return _order(payload, envelope, _ORDER)
+
+
+def unpack_own_order(block: bytes) -> Order:
+    """The order in a block for a worker."""
+    return _order(*unpack_own(block), _OWN_ORDER)
+
+
+def _order(payload: Payload, envelope: dict[str, Any], wanted: Mapping[str, type]) -> Order:
+    _check(envelope, wanted)
     _check_numbers("weights", envelope["weights"])
     _check_names(envelope["trains"] + envelope["travels"])
     clients = list(envelope["weights"])
@@ -49,7 +71,7 @@ def unpack_order(block: bytes) -> Order:
         elif number.isdecimal() and int(number) < len(clients):
             personal.setdefault(clients[int(number)], {})[own] = tree
         else:
-            raise WireError(f"{role}: there are {len(clients)} clients")
+            raise WireError(Reason.ROLES, f"{quoted(role)}: there are {len(clients)} clients")
     envelope |= {key: frozenset(envelope[key]) for key in ("trains", "travels")}
     return Order(public=public, personal=personal, **envelope)
 
@@ -59,11 +81,25 @@ def pack_update(update: Update) -> bytes:
     return pack(*_update_parts(update))
 
 
-def unpack_update(block: bytes) -> Update:
-    """The update in a block. Raises WireError."""
-    payload, envelope = unpack(block)
+def unpack_update(
+    block: Block, wanted: Mapping[str, Spec] | None = None, client: str | None = None
+) -> Update:
+    """The update in a block, whose payload must be as `wanted` (core/gate.expected). Raises WireError.
+
+    `client` is who has sent it, where that is known: it must not speak for another.
+    """
+    update = _update(*unpack(block, wanted))
+    if client is not None and update.client != client:
+        said = quoted(update.client)
+        raise WireError(Reason.IDENTITY, f"{client} sends an update that names {said}")
+    return update
+
+
+def _update(payload: Payload, envelope: dict[str, Any]) -> Update:
     _check(envelope, _UPDATE)
     _check_numbers("metrics", envelope["metrics"])
+    if not ID.fullmatch(envelope["client"]):
+        raise WireError(Reason.ENVELOPE, f"client {quoted(envelope['client'])} is no id")
     return Update(payload=payload, **envelope)
 
 
@@ -88,11 +124,11 @@ def pack_answer(answer: Answer) -> bytes:
 
 def unpack_answer(block: bytes) -> Answer:
     """The answer in a block that a process of our own has packed."""
-    payload, said = unpack(block)
+    payload, said = unpack_own(block)
     if "reason" in said:
         return Failure(**said)
     if "clients" not in said:
-        return unpack_update(block)
+        return _update(payload, said)
     shapes = {
         role: {n: torch.Size(s) for n, s in of.items()} for role, of in said["shapes"].items()
     }
@@ -119,24 +155,29 @@ def update_size(update: Update) -> int:
 
 def _check(envelope: Mapping[str, Any], wanted: Mapping[str, type]) -> None:
     if envelope.keys() != wanted.keys():
-        raise WireError(f"the envelope holds {sorted(envelope)}, expected {sorted(wanted)}")
+        held, keys = quoted(sorted(envelope)), ", ".join(sorted(wanted))
+        raise WireError(Reason.ENVELOPE, f"the envelope holds {held}, expected {keys}")
     for key, kind in wanted.items():
         value = envelope[key]
         fits = _is_number(value) if kind is float else isinstance(value, kind)
         if not fits or isinstance(value, bool):
+            has = type(value).__name__
             raise WireError(
-                f"the envelope's {key} is a {type(value).__name__}, not {kind.__name__}"
+                Reason.ENVELOPE, f"the envelope's {key} is a {has}, not {kind.__name__}"
             )
+    for key in ("round", "attempt"):
+        if not 0 <= envelope[key] < _COUNT:
+            raise WireError(Reason.ENVELOPE, f"{key} {quoted(envelope[key])} is none")
 
 
 def _check_numbers(what: str, values: Mapping[str, Any]) -> None:
     if strange := [key for key, value in values.items() if not _is_number(value)]:
-        raise WireError(f"{what}: {strange[0]!r} is no number")
+        raise WireError(Reason.ENVELOPE, f"{what}: {quoted(strange[0])} is no number")
 
 
 def _check_names(values: list[Any]) -> None:
     if not all(isinstance(value, str) for value in values):
-        raise WireError("trains and travels must hold names")
+        raise WireError(Reason.ENVELOPE, "trains and travels must hold names")
 
 
 def _is_number(value: Any) -> bool:

@@ -7,7 +7,7 @@ from fedit.core.seats import Answer
 from fedit.core.shares import cut
 from fedit.engines.crew import Crew, Task
 from fedit.engines.homes import Homes
-from fedit.engines.messages import pack_order, unpack_answer
+from fedit.engines.messages import pack_own_order, unpack_answer
 
 
 class Workers:
@@ -33,8 +33,12 @@ class Workers:
             key=lambda number: -sum(map(self._tokens.__getitem__, groups[number])),
         )
         tasks = [Task(_name(groups[number]), number) for number in longest]
-        for _, blocks in self._crew.carry_out(tasks, pack_order(order, *order.cohort)):
+        for _, blocks in self._crew.carry_out(tasks, pack_own_order(order)):
             yield from map(unpack_answer, blocks)
+
+    def take_back(self, order: Order, clients: Sequence[str]) -> None:
+        """What these clients kept in the order's round is removed from their homes."""
+        self.homes.take_back(clients, order.round + 1)
 
     def close(self) -> None:
         """End the workers; the next order would start new ones."""

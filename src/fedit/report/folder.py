@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from fedit.core.errors import FeditError, InputError
 from fedit.core.messages import Payload, State
-from fedit.core.wire import WireError, pack, unpack
+from fedit.core.wire import pack, unpack_own
 from fedit.files import write_atomically
 
 TOKENS = ("tokens/train.safetensors", "tokens/test.safetensors")
@@ -153,13 +153,13 @@ class RunFolder:
         path = self._checkpoint(round)
         seal = json.loads(path.with_suffix(".json").read_text())
         if seal["run"] != run:
-            raise WireError("it belongs to another run")
+            raise FeditError("it belongs to another run")
         block = path.read_bytes()
         if hashlib.sha256(block).hexdigest() != seal["sha256"]:
-            raise WireError("its bytes are not the ones that were written (truncated or changed)")
-        payload, envelope = unpack(block)
+            raise FeditError("its bytes are not the ones that were written (truncated or changed)")
+        payload, envelope = unpack_own(block)
         if envelope != {"run": run, "round": round}:
-            raise WireError("it belongs to another run or round")
+            raise FeditError("it belongs to another run or round")
         return State(round, _part(payload, _PUBLIC), _part(payload, _PRIVATE))
 
     def _remove(self, round: int) -> None:

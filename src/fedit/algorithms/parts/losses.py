@@ -9,6 +9,9 @@ from fedit.core.tree import Tree
 LOSS = "received_loss"
 """Metric: mean loss over the client's data, before it trained."""
 
+READS = {LOSS: (0.0, 1e6)}
+"""What the gate lets through for a loss: far more than any guess costs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
