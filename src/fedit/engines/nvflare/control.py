@@ -26,7 +26,16 @@ def client_command(kit: Path, site: str) -> list[str]:
 
 def _command(kind: str, kit: Path, more: Sequence[str]) -> list[str]:
     module = f"nvflare.private.fed.app.{kind}.{kind}_train"
-    start = [sys.executable, "-u", "-m", module, "-m", str(kit.absolute()), "-s", f"fed_{kind}.json"]
+    start = [
+        sys.executable,
+        "-u",
+        "-m",
+        module,
+        "-m",
+        str(kit.absolute()),
+        "-s",
+        f"fed_{kind}.json",
+    ]
     return [*start, "--set", "secure_train=true", "org=fedit", *more, "config_folder="]
 
 
@@ -74,7 +83,9 @@ class Control:
                 return getattr(self._session, what)(*given)
         except Exception as error:  # NVFlare has many kinds, and not all of them one root
             self.close()
-            raise FeditError(f"network: the server's carrier does not answer ({brief(error)})") from None
+            raise FeditError(
+                f"network: the server's carrier does not answer ({brief(error)})"
+            ) from None
 
 
 def wait_for(control: Control, seconds: float) -> None:

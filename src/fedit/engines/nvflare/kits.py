@@ -102,7 +102,9 @@ def place_storage(kit: Path) -> None:
     path = kit / "local" / "resources.json"
     settings = _read(path)
     storage = kit.absolute() / "storage"
-    settings["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(storage / "snapshots")
+    settings["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(
+        storage / "snapshots"
+    )
     for part in settings["components"]:
         if part["id"] == "job_manager":
             part["args"]["uri_root"] = str(storage / "jobs")
