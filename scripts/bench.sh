@@ -24,6 +24,7 @@ all() {
   bench estimate.py
   bench partition.py
   bench algorithms.py
+  bench fuzz.py
   bench growth.py --out build/growth
   return "$failed"
 }

@@ -169,6 +169,9 @@ def test_true_is_no_number(path, value):
         ("adapter.targets", [], "all-linear or a list"),
         ("adapter.targets", ["q_proj", 1], "all-linear or a list"),
         ("partition.validation", 1, "less than 1"),
+        ("gate.norm", 0, "greater than 0"),
+        ("gate.factors", -1, "greater than 0"),
+        ("gate.times_median", 1, "greater than 1"),
         ("evaluation.every", 0, "greater than or equal to 1"),
         ("federation", 5, "section"),
         ("federation", None, "section"),
@@ -281,6 +284,14 @@ IMPOSSIBLE = {
         {"adapter": "prefix", "model": {"base": "m", "gradient_checkpointing": True}},
         r"adapter\.kind prefix cannot run with model\.gradient_checkpointing",
     ),
+    "a bound on ifca": (
+        {"algorithm": "ifca", "gate": {"norm": 1}},
+        "gate bounds an update by what the client received, and with algorithm ifca",
+    ),
+    "factors of no LoRA": (
+        {"adapter": "bitfit", "gate": {"factors": 1}},
+        r"gate\.factors is for LoRA's A and B, which adapter\.kind bitfit has not: give gate\.norm",
+    ),
     "clients without validation": (
         {"evaluation": {"clients": True}},
         r"evaluation\.clients needs partition\.validation > 0",
@@ -306,6 +317,8 @@ POSSIBLE = {
         "adapter": "prompt",
         "model": {"base": "m", "gradient_checkpointing": True},
     },
+    "a bound": {"adapter": "bitfit", "gate": {"norm": 1}},
+    "a bound on factors": {"gate": {"factors": 1}},
     "clients": {"evaluation": {"clients": True}, "partition": {"validation": 0.1}},
 }
 

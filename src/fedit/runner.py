@@ -45,6 +45,7 @@ FREE = (
     "federation.minimum",
     "federation.attempts",
     "gate.norm",
+    "gate.factors",
     "gate.times_median",
     "engine.processes",
     "engine.address",

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.scaffold import scaffold
 from fedit.core.messages import Home
+from fedit.core.norms import Bounds
 from fedit.engines import homes as module
 from fedit.engines.homes import GENERATIONS, Homes
-from tests.toy import Toy
+from tests.toy import Toy, toy_policy
 
 ROUNDS = 7
 
@@ -148,3 +150,35 @@ def test_the_engine_forces_homes_to_disk_after_the_last_reply(tmp_path, monkeypa
         )
     toy.run(fedavg(), until=2)
     assert events == (["save"] * 3 + ["flush"]) * 2
+
+
+def test_what_is_taken_back_is_one_rounds_and_gone_for_good(tmp_path, monkeypatch):
+    homes, forced = Homes(tmp_path / "homes"), []
+    for client in ("c0", "c1"):
+        for round in (1, 2):
+            homes.save(client, round, home(round))
+    monkeypatch.setattr(module, "flush", lambda paths: forced.extend(paths))
+    homes.take_back(["c0", "c9"], 2)
+    assert [value(homes.load(c, 2)) for c in ("c0", "c1", "c9")] == [1, 2, None]
+    assert forced == [homes.folder / "c0"], "a power cut must not bring it back"
+    assert not (homes.folder / "c9").exists()
+
+
+@pytest.mark.parametrize("kind", ["inprocess", "loopback", "hosted"])
+@pytest.mark.parametrize("groups", [32, 2])
+def test_scaffolds_control_stays_the_mean_of_its_clients_where_updates_are_refused(
+    kind, groups, tmp_path, monkeypatch
+):
+    """c = Σ c_i / N over all clients, after rounds in which some were refused by their norm."""
+    monkeypatch.setattr("fedit.core.shares.GROUPS", groups)
+    toy = Toy(tmp_path)
+    policy = toy_policy(4, minimum=1, bounds=Bounds(norm=2.4))
+    done = toy.run(scaffold(6), kind, policy=policy, until=6)
+    refused = [failure for one in done for failure in one.failures]
+    assert {str(failure.reason) for failure in refused} == {"norm"}
+    homes = Homes(tmp_path / kind)
+    kept = [homes.load(client.id, 6).payload.get("control", {}) for client in toy.population]
+    for name, c in done[-1].state.public["control"].items():
+        each = [one.get(name, torch.zeros_like(c)).double() for one in kept]
+        torch.testing.assert_close(c.double(), sum(each) / 6, rtol=1e-5, atol=1e-6)
+    assert any(kept)

@@ -41,5 +41,5 @@ def make_policy(plan: config.Federation, gate: config.Gate) -> Policy:
     }[plan.weights]
     weigh = weights.Unbiased if plan.unbiased else weights.Renormalised
     sampler = kinds[plan.sampler](plan.cohort)
-    bounds = Bounds(gate.norm, gate.times_median)
+    bounds = Bounds(gate.norm, gate.times_median, gate.factors)
     return Policy(sampler, weigh(measure, plan.weight_cap), plan.minimum, plan.attempts, bounds)

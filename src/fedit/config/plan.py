@@ -110,10 +110,14 @@ class Plan(Section):
                 "algorithm feddpa takes what is not learned for the prompt: set template.train_on_inputs "
                 "false, or use another algorithm such as ditto"
             )
+        if self.gate.factors is not None and lora is None:
+            troubles.append(
+                f"gate.factors is for LoRA's A and B, which adapter.kind {kind} has not: give gate.norm"
+            )
         if name == "ifca" and self.gate != Gate():
             troubles.append(
                 "gate bounds an update by what the client received, and with algorithm ifca that is every "
-                "cluster's model: drop gate.norm and gate.times_median"
+                "cluster's model: drop gate.norm, factors and times_median"
             )
         if name == "scaffold" and (
             local.optimizer != "sgd" or local.momentum or local.clip is not None

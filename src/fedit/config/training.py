@@ -34,9 +34,10 @@ class Federation(Section):
 
 
 class Gate(Section):
-    """How large a client's update may be: its norm, and how many times the median of earlier rounds'."""
+    """How large a client's update may be: its norms, and how many times the median of earlier rounds'."""
 
     norm: float | None = Field(None, gt=0)
+    factors: float | None = Field(None, gt=0)
     times_median: float | None = Field(None, gt=1)
 
 

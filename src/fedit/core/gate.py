@@ -71,7 +71,7 @@ def _bounded(update: Update, order: Order) -> Reply:
         size = found[metric(role)]
         if not size <= cap or not math.isfinite(size):
             return Failure(
-                update.client, "norm", f"{role}: the change's norm is {size:.6g}, at most {cap:.6g}"
+                update.client, "norm", f"{role}: its norm is {size:.6g}, at most {cap:.6g}"
             )
     return replace(update, metrics={**update.metrics, **found})
 

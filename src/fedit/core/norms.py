@@ -9,7 +9,10 @@ import torch
 
 from fedit.core.lora import layers
 from fedit.core.messages import ADAPTER, Metrics, Order, State, Update, received_by
-from fedit.core.tree import Tree, norm
+from fedit.core.tree import Tree, norm, sub
+
+FACTORS = "factors"
+"""Stands among the roles for LoRA's A and B as the numbers that they are."""
 
 MEDIANS = "gate"
 """Private role of the medians of the norms of the last rounds, oldest first, by the role they are of."""
@@ -20,21 +23,29 @@ ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most an update's norm may be: `norm`, and `times_median` times the median of earlier norms."""
+    """The most an update's norm may be, and `times_median` how many times the median of earlier ones.
+
+    `norm` is for the change of the adapter, of LoRA's layers that of their products; `factors` for the
+    change of A and B themselves, which a mean of factors needs as well: with A a million times larger and
+    B as much smaller the product stays, but not the product of the means.
+    """
 
     norm: float | None = None
     times_median: float | None = None
+    factors: float | None = None
 
     def caps(self, state: State, roles: Sequence[str]) -> dict[str, float]:
         """By role the most that the norm of an update may be in the next round; nothing without bounds.
 
-        `norm` bounds the adapter; the median, every role by its own. The first round has none yet.
+        The median bounds every role by its own; the first round has none yet.
         """
         if self == NO_BOUNDS:
             return {}
+        own = {ADAPTER: self.norm, **({FACTORS: self.factors} if layers(state.adapter) else {})}
         known, caps = state.private.get(MEDIANS, {}), dict[str, float]()
-        for role in (ADAPTER, *roles):
-            cap = self.norm if self.norm is not None and role == ADAPTER else math.inf
+        for role in (*own, *roles):
+            least = own.get(role)
+            cap = math.inf if least is None else least
             usual = median(known[role].tolist()) if role in known else 0.0
             if self.times_median is not None and usual > 0:
                 cap = min(cap, self.times_median * usual)
@@ -67,32 +78,39 @@ def metric(role: str) -> str:
 def norms(update: Update, order: Order) -> Metrics:
     """The norms of what an update brings, by the metric that tells them: those of the roles with caps.
 
-    Of the adapter it is the change from what the client received; other roles hold changes as they are.
+    Of the adapter it is the change from what the client received; further roles count as they are.
     """
-    received = received_by(update.client, order)
-    return {
-        metric(role): change_norm(update.payload[role], received, order.trains)
-        if role == ADAPTER
-        else norm(update.payload[role])
-        for role in order.caps
-    }
+    sent, received = update.payload[ADAPTER], received_by(update.client, order)
+    found = Metrics()
+    for role in order.caps:
+        if role == ADAPTER:
+            found[metric(role)] = change_norm(sent, received, order.trains)
+        elif role == FACTORS:
+            found[metric(role)] = norm(sub(sent, received))
+        else:
+            found[metric(role)] = norm(update.payload[role])
+    return found
 
 
 def change_norm(sent: Tree, received: Tree, trains: frozenset[str]) -> float:
     """‖B'A' − B A‖ over LoRA's layers, ‖w' − w‖ over all else, as one Frobenius norm in fp64.
 
-    B'A' − B A is [B', −B] [A'; A], so this takes products of 2r × 2r only; LoRA's scale is left out.
-    Unlike the factors' own, this norm is the same for (B Q, Q⁻¹ A). A factor that the client trains and
-    keeps has no product here: its fellow counts by itself.
+    B'A' − B A is F N with F = [B', −B] and N = [A'; A], and ‖F N‖ = ‖F Rᵀ‖ where Nᵀ = Q R: matrices of
+    width 2r only, and unlike tr((FᵀF)(N Nᵀ)) without squares that cancel, behind which a large change
+    could hide. LoRA's scale is left out. A factor that the client trains and keeps has no product here:
+    its fellow counts by itself.
     """
-    whole, square, paired = {**received, **sent}, 0.0, set[str]()
+    whole, parts, paired = {**received, **sent}, list[float](), set[str]()
     for a, b in layers(whole).values():
         moved, other = {a, b} & sent.keys(), {a, b} - sent.keys()
         if moved and not other & trains and whole[a].ndim == whole[b].ndim == 2:
             near = torch.cat([whole[a], received[a]]).double()
             far = torch.cat([whole[b], -received[b]], dim=1).double()
-            square += max(0.0, float(((far.T @ far) * (near @ near.T)).sum()))
+            r = torch.linalg.qr(near.T, mode="r").R
+            parts.append(float(torch.linalg.vector_norm(far @ r.T)))
             paired |= moved
-    for name in sent.keys() - paired:
-        square += float((sent[name].double() - received[name].double()).square().sum())
-    return math.sqrt(square)
+    parts += [
+        float(torch.linalg.vector_norm(sent[name].double() - received[name].double()))
+        for name in sorted(sent.keys() - paired)
+    ]
+    return math.hypot(*parts)
