@@ -1,6 +1,7 @@
 """Clients at other organisations: invited, asked, and heard over whatever line carries the messages."""
 
 import json
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,6 @@ from fedit.core.errors import FeditError, quoted
 from fedit.core.gate import expected
 from fedit.core.header import Reason, WireError
 from fedit.core.messages import Client, Failure, Order, Reply
-from fedit.core.seats import Algorithm
 from fedit.engines.ledger import Ledger
 from fedit.engines.messages import pack_order, unpack_update
 from fedit.engines.sealed import ENROLMENT, FAILURE, INVITATION, ORDER, UPDATE, Terms, read_label
@@ -28,6 +28,7 @@ _TICK, _ABSENT = (
     0.25,
     20.0,
 )  # seconds between two looks; of absence before a site is given up in a round
+_UNDONE = 16  # refused rounds that a site is reminded of: as many as it can have kept, and more
 _MOST = 4096  # bytes of what a site says beside an update
 
 
@@ -90,17 +91,19 @@ class Sites:
         deadline: float,
         counted: bool = True,
         tell: Told = lambda site, what: None,
+        keep: Callable[[], None] = lambda: None,
     ):
         self._line, self._deadline, self._tell, self._counted = line, deadline, tell, counted
-        self._ledger, self._names = Ledger(terms, key, keys), list(keys)
+        self._ledger, self._names = Ledger(terms, key, keys), sorted(keys)
         self._invitation = json.dumps(recipe).encode()
-        self._ready, self._count = set[str](), 0
+        self._ready, self._count, self.keep = set[str](), 0, keep
         self.enrolled: dict[str, Client] = {}
+        self.undo: dict[str, list[int]] = {}
         self.refused: dict[str, str] = {}
         self.roles: tuple[str, ...] = ()
 
     def clients(self) -> Sequence[Client]:
-        """The sites that have enrolled, in the order in which they were provisioned."""
+        """The sites that have enrolled, by name: in the order in which files become clients, too."""
         return [self.enrolled[name] for name in self._names if name in self.enrolled]
 
     def gather(self, wait: float, minimum: int, patience: float) -> None:
@@ -149,6 +152,12 @@ class Sites:
                 del asked[news.site]
                 yield reply
 
+    def take_back(self, order: Order, clients: Sequence[str]) -> None:
+        """Note whose part does not count: each is told with its next order, and undoes it first."""
+        for site in clients:
+            self.undo.setdefault(site, []).append(order.round + 1)
+        self.keep()
+
     def close(self) -> None:
         """Let go of the line."""
         self._line.close()
@@ -173,7 +182,7 @@ class Sites:
         self._post(site, one, "invited", label + self._invitation, self._deadline)
 
     def _order(self, order: Order, site: str, one: _Asked, until: float) -> None:
-        block = pack_order(order, site)
+        block = with_undone(self.undo.get(site, ()), pack_order(order, site))
         label = self._ledger.seal(block, site, order.round, order.attempt, ORDER)
         self._post(site, one, "asked", label + block, max(1.0, until - time.monotonic()))
 
@@ -236,8 +245,8 @@ class Sites:
         missing = f"; absent: {', '.join(absent)}" if absent else ""
         return (
             f"sites: {len(self._ready)} of {len(self._names)} have enrolled after {waited:.0f} s, "
-            f"federation.minimum needs {minimum}{missing}{refused}. Nothing is lost: have sites join, or lower "
-            "federation.minimum, then start the server again"
+            f"federation.minimum needs {minimum}{missing}{refused}. Nothing is lost: have sites join, or "
+            "lower federation.minimum, then start the server again"
         )
 
 
@@ -269,6 +278,16 @@ def _count(value: Any, needed: bool) -> int:
     return value
 
 
-def roles_of(algorithm: Algorithm[Any]) -> tuple[str, ...]:
-    """The further roles that an algorithm's updates hold."""
-    return tuple(algorithm.local.roles)
+def with_undone(rounds: Sequence[int], block: bytes) -> bytes:
+    """An order as a site gets it: the rounds (from 1) that it must forget, and the order's bytes."""
+    latest = list(rounds)[-_UNDONE:]
+    return struct.pack(f"<I{len(latest)}I", len(latest), *latest) + block
+
+
+def undone(payload: memoryview) -> tuple[list[int], memoryview]:
+    """The rounds to forget, and the order's bytes. Raises WireError."""
+    (count,) = struct.unpack_from("<I", payload) if len(payload) >= 4 else (_UNDONE + 1,)
+    start = 4 + 4 * count
+    if count > _UNDONE or len(payload) < start:
+        raise WireError(Reason.SIZE, f"{len(payload)} bytes are no order")
+    return list(struct.unpack_from(f"<{count}I", payload, 4)), payload[start:]

@@ -1,6 +1,5 @@
 """The server of a federation: loads the base, gathers its sites and drives the rounds of a recipe."""
 
-import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterator
@@ -55,7 +54,7 @@ def serving(folder: Path, plan: Plan, tell: Callable[[str, str], None]) -> Itera
     base, _ = make_base(plan)
     tree = shared(plan)
     path = Path(plan.folder)
-    run, known = _enrolled(path)
+    run, known, undo = _enrolled(path)
     terms = Terms(run, fingerprint(base.model), recipe_hash(tree))
     adopt_orphans()
     line = NvflareLine(kit, tell)
@@ -71,11 +70,13 @@ def serving(folder: Path, plan: Plan, tell: Callable[[str, str], None]) -> Itera
             tell,
         )
         sites.enrolled |= known
+        sites.undo |= undo
         least = part_of(plan.federation.minimum, _cohort(plan, kit), up=True)
         sites.gather(how.wait, least, how.patience)
         with Run(plan, resume=(path / "plan.yaml").exists(), lent=base, elsewhere=sites) as opened:
             sites.roles = tuple(opened.job.algorithm.local.roles)
-            _keep(path, run, sites)
+            sites.keep = lambda: _keep(path, run, sites)
+            sites.keep()
             yield opened
     finally:
         line.close()
@@ -85,20 +86,22 @@ def _cohort(plan: Plan, kit: Kit) -> int:
     return part_of(plan.federation.cohort, len(kit.sites))
 
 
-def _enrolled(path: Path) -> tuple[str, dict[str, Client]]:
-    """The run's id and the sites that have enrolled before; a new id where it was not begun."""
+def _enrolled(path: Path) -> tuple[str, dict[str, Client], dict[str, list[int]]]:
+    """The run's id, the sites that have enrolled before, what they must undo; a new id at the beginning."""
     try:
         found = json.loads((path / ENROLLED).read_text())
-        return found["run"], {c: Client(c, *counts) for c, counts in found["sites"].items()}
+        known = {c: Client(c, *counts) for c, counts in found["sites"].items()}
+        return found["run"], known, found["undo"]
     except FileNotFoundError:
-        return hashlib.sha256(secrets.token_bytes(32)).hexdigest()[:32], {}
+        return secrets.token_hex(16), {}, {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path / ENROLLED}: damaged ({type(error).__name__}); restore it from a copy, or begin anew with "
-            "another --output"
+            f"{path / ENROLLED}: damaged ({type(error).__name__}); restore it from a copy, or begin anew "
+            "with another --output"
         ) from None
 
 
 def _keep(path: Path, run: str, sites: Sites) -> None:
     known = {c.id: [c.examples, c.tokens] for c in sites.clients()}
-    write_atomically(path / ENROLLED, json.dumps({"run": run, "sites": known}).encode())
+    found = {"run": run, "sites": known, "undo": sites.undo}
+    write_atomically(path / ENROLLED, json.dumps(found).encode())

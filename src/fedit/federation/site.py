@@ -3,13 +3,13 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedit.data.sources import read_source
 from fedit.engines.frames import SOCKET, place_of
 from fedit.federation.children import Child, adopt_orphans
-from fedit.federation.kit import open_kit
+from fedit.federation.kit import POLICY, open_kit
 from fedit.federation.worker import SOCKET_NAME
 from fedit.report.folder import lock_folder
 
@@ -35,7 +35,9 @@ def join(folder: Path, data: str, device: str, threads: int | None) -> Iterator[
     data = str(path.absolute()) if path.exists() else data
     rows = check_rows(data)
     with lock_folder(kit.folder):
-        yield f"{kit.name} of {kit.federation}: {rows:,} rows; server {kit.address}; certificate until {kit.expires[:10]}"
+        until = kit.expires[:10]
+        yield f"{kit.name} of {kit.federation}: {rows:,} rows; server {kit.address}"
+        yield f"certificate until {until}; policy in {kit.folder / POLICY}"
         adopt_orphans()
         where = {SOCKET: str(place_of(kit.folder, SOCKET_NAME))}
         words = {
@@ -60,5 +62,5 @@ def join(folder: Path, data: str, device: str, threads: int | None) -> Iterator[
             place_of(kit.folder, SOCKET_NAME).unlink(missing_ok=True)
 
 
-def _worker_command(words: dict[str, object]) -> list[str]:
+def _worker_command(words: Mapping[str, object]) -> list[str]:
     return [sys.executable, "-u", "-m", "fedit.federation.worker", json.dumps(words)]

@@ -14,6 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fedit.build import Job, build, make_base
 from fedit.core.errors import FeditError, InputError
 from fedit.core.header import WireError
@@ -26,12 +28,12 @@ from fedit.engines.sealed import (
     ENROLMENT,
     FAILURE,
     INVITATION,
-    LABEL,
     UPDATE,
     Label,
     Terms,
     read_label,
 )
+from fedit.engines.sites import undone
 from fedit.federation.kit import Kit, open_kit
 from fedit.federation.policy import check_recipe, check_work, told_count, told_metrics
 from fedit.federation.terms import at_a_site, recipe_hash
@@ -127,12 +129,15 @@ class Desk:
 
     def _trained(self, hosted: Hosted, payload: memoryview) -> tuple[int, bytes]:
         policy, name = self._kit.policy(), self._kit.name
-        began, order = time.perf_counter(), unpack_order(payload)
+        forgotten, content = undone(payload)
+        began, order = time.perf_counter(), unpack_order(content)
         clients = hosted.job.engine
         assert isinstance(clients, InProcess)
+        for round in forgotten:
+            clients.homes.take_back([name], round)
         clients.homes.rewind(order.round)
         with _alarm(policy.seconds):
-            reply = clients.reply(order, name, LABEL + len(payload))
+            reply = clients.reply(order, name, len(content))
         clients.homes.flush()
         if isinstance(reply, Failure):
             _tell(f"round {order.round + 1}: failed: {reply.detail}")
@@ -188,7 +193,8 @@ class _alarm:
 
 
 def _tell(text: str) -> None:
-    print(f"worker: {printable(text)}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"worker: {printable(text)}\n")
+    sys.stderr.flush()
 
 
 def serve(desk: Desk, folder: Path) -> None:
@@ -224,6 +230,8 @@ def _take(line: socket.socket, waiting: "queue.SimpleQueue[tuple[socket.socket, 
 def main(words: Mapping[str, Any]) -> None:
     """The process's own main."""
     kit = open_kit(Path(words["kit"]), "site")
+    if words["threads"]:
+        torch.set_num_threads(words["threads"])
     serve(Desk(kit, words["data"], words["device"], words["threads"]), kit.folder)
 
 

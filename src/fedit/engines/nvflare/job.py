@@ -22,7 +22,7 @@ PATIENCE = 20.0
 class Relay:
     """The server's side of a job: carries messages between our server's socket and the sites."""
 
-    @collab.main
+    @collab.main  # type: ignore[untyped-decorator]
     def run(self) -> None:
         """Say which sites are there; then pass on whatever comes, until our server hangs up."""
         line = call(os.environ[SOCKET])
@@ -48,9 +48,7 @@ class Relay:
 
 def _pump(say: Any, number: bytes, site: bytes, results: Any) -> None:
     """Wait for a site's answer, and pass it on."""
-    answer = None
-    for _, answer in results:
-        pass
+    answer = next((found for _, found in results), None)
     try:
         if answer is None:
             why = str(next(iter(dict(results.failures).values()), "no answer"))
@@ -66,7 +64,7 @@ def _pump(say: Any, number: bytes, site: bytes, results: Any) -> None:
 class Post:
     """A site's side of a job: hands messages to the site's worker and gives back what it says."""
 
-    @collab.publish
+    @collab.publish  # type: ignore[untyped-decorator]
     def deliver(self, message: bytes) -> bytes:
         """What the worker answers; waits for one that is just being started."""
         line = _worker()
