@@ -80,6 +80,19 @@ def read_data(plan: Plan) -> Corpus:
     return Corpus(train, test, hashes, notes)
 
 
+def read_test(plan: Plan) -> Corpus:
+    """The test rows alone, for a server whose clients have their own. Raises InputError."""
+    data = plan.data
+    if data.test is None:
+        return Corpus([], [], {}, [])
+    held = read_source(
+        data.test, mapping=data.columns, split=data.test_split, revision=data.revision
+    )
+    notes = checked(held, data.bad_rows)
+    _check_pairs(plan, held.examples)
+    return Corpus([], held.examples, {f"test {k}": v for k, v in held.files.items()}, notes)
+
+
 def checked(source: Source, bad_rows: str) -> list[str]:
     """Notes on a source's bad rows. Raises InputError naming them if the plan refuses them."""
     if not source.bad:
@@ -148,6 +161,11 @@ def taking_part(parts: Parts, only: Sequence[str] | None) -> Parts:
     return replace(parts, rows={c: rows for c, rows in parts.rows.items() if c in set(only)})
 
 
+def all_to(client: str, examples: Sequence[Example]) -> Parts:
+    """Every example to the one client there is."""
+    return Parts({client: list(range(len(examples)))}, {client: client})
+
+
 def division_notes(parts: Parts) -> list[str]:
     """What sharing out had to move or leave out, a line each."""
     notes = []
@@ -184,7 +202,10 @@ def share_out(
 
     `encoded` holds the rows `dealt`, in this order, but for those with nothing to learn. Raises InputError.
     """
-    place, origin = np.full(max(dealt) + 1, -1), np.asarray(dealt)[encoded.rows]
+    place, origin = (
+        np.full(max(dealt, default=-1) + 1, -1),
+        np.asarray(dealt, dtype=np.int64)[encoded.rows],
+    )
     place[origin] = np.arange(len(encoded.rows))
     train, aside, groups = dict[str, Places](), list[Places](), list[str]()
     share = plan.partition.validation

@@ -98,10 +98,12 @@ class Run:
         resume: bool = False,
         lent: Base | None = None,
         algorithm: Algorithm[Any] | None = None,
+        elsewhere: Engine | None = None,
     ):
         """`lent` is the base of the plan's model section, where it is loaded already.
 
-        `algorithm` takes the place of the one the plan names.
+        `algorithm` takes the place of the one the plan names; `elsewhere` is the engine of clients that
+        have their rows at their own places.
         """
         path = Path(plan.folder)
         self._lent, self._given = lent, algorithm is not None
@@ -115,7 +117,7 @@ class Run:
             if threads := plan.threads or self._environment.get("threads"):
                 torch.set_num_threads(threads)
             self.plan = plan
-            self.job: Job = build(plan, path, lent, algorithm=algorithm)
+            self.job: Job = build(plan, path, lent, algorithm=algorithm, elsewhere=elsewhere)
             self.notes = [f"plan changed: {line}" for line in self._changed] + self.job.notes
             words = plan.model_dump(mode="json")
             self._trackers = [open_tracker(t, path, plan.name, words) for t in plan.trackers]

@@ -24,6 +24,7 @@ from fedit.core.rounds import Policy
 from fedit.core.seats import Algorithm, Engine
 from fedit.corpus import (
     Held,
+    all_to,
     cut_notes,
     divide,
     division_notes,
@@ -31,6 +32,7 @@ from fedit.corpus import (
     held_rows,
     odds_of,
     read_data,
+    read_test,
     share_out,
     taking_part,
 )
@@ -73,21 +75,32 @@ def build(
     *,
     blank: bool = False,
     algorithm: Algorithm[Any] | None = None,
+    elsewhere: Engine | None = None,
+    member: str | None = None,
 ) -> Job:
     """Load and check everything; cheap refusals come before the model. Raises InputError.
 
     `lent` is the base of the plan's model section, where it is loaded already. With `blank` its weights
     are left out: everything can be counted and nothing run. `algorithm` takes the place of the plan's.
+    `elsewhere` is the engine of clients that have their own rows: here only the test is read. `member` is
+    the one client that has all rows, at its own place.
     """
     spread = on_workers(plan) and not blank
     if spread and plan.engine.kind == "ray":
         need_ray()
     elif spread:
         warm_up(PRELOAD)  # imports there while data and base are read here
-    corpus = read_data(plan)
-    parts = taking_part(divide(plan, corpus.train), plan.federation.only)
+    corpus = read_data(plan) if elsewhere is None else read_test(plan)
+    if elsewhere is not None:
+        parts = Parts({}, {})
+    elif member is not None:
+        parts = all_to(member, corpus.train)
+    else:
+        parts = taking_part(divide(plan, corpus.train), plan.federation.only)
     labels = drawn_labels(plan, corpus.train)
-    _reachable(plan.federation, len(parts.rows))
+    if member is None:
+        there = len(parts.rows) if elsewhere is None else len(elsewhere.clients())
+        _reachable(plan.federation, there)
     base, encoder = make_base(plan, lent, blank=blank)
     shared = lend_to_workers(plan, base) if spread else None
     adapted = make_adapter(plan, base)
@@ -102,6 +115,8 @@ def build(
     population = [
         Client(client, len(share), int(supervised[share].sum())) for client, share in shares.items()
     ]
+    if elsewhere is not None:
+        population = list(elsewhere.clients())
     method = algorithm or make_algorithm(plan, population)
     method.scope(0, frozenset(adapted.parameters))  # refuses names that are not there
     lending = shared.bare() if shared else None
@@ -119,7 +134,7 @@ def build(
         parts,
         method,
         make_policy(plan.federation, plan.gate),
-        make_engine(hosting, trainer, method, population, spread=spread),
+        elsewhere or make_engine(hosting, trainer, method, population, spread=spread),
         trainer,
         held_rows(tested, corpus.test, plan.evaluation.by),
         held,

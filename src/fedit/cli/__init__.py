@@ -9,6 +9,7 @@ from fedit.cli import (  # noqa: F401 - each adds its commands
     estimate,
     federate,
     microworld,
+    network,
     report,
     study,
 )

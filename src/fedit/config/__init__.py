@@ -17,8 +17,9 @@ from fedit.config.data import (
     Split,
     Template,
 )
-from fedit.config.engine import Engine, InProcess, Loopback, Ray, Workers
+from fedit.config.engine import Engine, InProcess, Loopback, Ray, Sites, Workers
 from fedit.config.model import IA3, Adapter, Lora, LoraXs, Model, Plain, Virtual
+from fedit.config.network import Network, Policy
 from fedit.config.plan import Plan
 from fedit.config.section import Amount, Section
 from fedit.config.study import Personal, Study
@@ -45,13 +46,16 @@ __all__ = [
     "Lora",
     "LoraXs",
     "Model",
+    "Network",
     "Partition",
     "Personal",
     "Plain",
     "Plan",
+    "Policy",
     "Ray",
     "Section",
     "Shards",
+    "Sites",
     "Sizes",
     "Split",
     "Study",

@@ -46,6 +46,21 @@ class Ray(Section):
         return self
 
 
+class Sites(Section):
+    """Clients at other organisations, driven by `fedit server`; times in seconds.
+
+    A site has `deadline` for a round. The first round begins once all sites are there, or after `wait`
+    those that are; where fewer than the minimum are there the server waits `patience` before it stops.
+    """
+
+    kind: Literal["sites"]
+    deadline: float = Field(600.0, gt=0)
+    wait: float = Field(60.0, ge=0)
+    patience: float = Field(3600.0, ge=0)
+
+
 Engine = Annotated[
-    InProcess | Loopback | Workers | Ray, Field(discriminator="kind"), named("kind", "inprocess")
+    InProcess | Loopback | Workers | Ray | Sites,
+    Field(discriminator="kind"),
+    named("kind", "inprocess"),
 ]

@@ -71,9 +71,9 @@ def rounds(
 
     Same arguments → same bits. Raises `TooFewReplies`.
     """
-    population = engine.clients()
     while state.round < until:
         failures: list[Failure] = []
+        population = engine.clients()  # over a network it may grow
         for attempt in range(policy.attempts):
             order = make_order(state, attempt, algorithm, policy, population, seed)
             total, metrics = algorithm.combine.start(order), dict[str, Metrics]()

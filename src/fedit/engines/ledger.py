@@ -49,12 +49,12 @@ class Ledger:
         self._asked: dict[str, _Asked] = {}
         self._lock = threading.Lock()
 
-    def seal(self, order: Block, client: str, round: int, attempt: int) -> bytes:
+    def seal(self, order: Block, client: str, round: int, attempt: int, kind: int = ORDER) -> bytes:
         """What goes before an order's bytes to this client; another round or attempt ends the one before."""
         if client not in self._clients:
             raise InputError(f"client {client}: is not known here; enrol its public key first")
         nonce = secrets.token_bytes(_NONCE)
-        label = _label(ORDER, self._terms, round, attempt, client, nonce, bytes(_NONCE), order)
+        label = _label(kind, self._terms, round, attempt, client, nonce, bytes(_NONCE), order)
         sealed = seal(label, self._key)
         with self._lock:
             if (round, attempt) != self._round:
@@ -62,12 +62,14 @@ class Ledger:
             self._asked[client] = _Asked(nonce)
         return sealed
 
-    def admit(self, message: Block, sender: str | None = None) -> tuple[str, memoryview]:
+    def admit(
+        self, message: Block, sender: str | None = None, kind: int = UPDATE
+    ) -> tuple[str, memoryview]:
         """The client and the bytes of an update that may be read; it can be admitted only once.
 
         `sender` is who the connection says it is. Raises WireError.
         """
-        label, payload = check(message, UPDATE, self._terms, self._clients, sender)
+        label, payload = check(message, kind, self._terms, self._clients, sender)
         with self._lock:
             self._find(label)
         check_digest(label, payload)  # outside: of a large payload it takes a second
@@ -120,10 +122,10 @@ class Post:
         self._taken = _nonces(taken) if taken else set[bytes]()
         self._lock = threading.Lock()
 
-    def take(self, message: Block) -> tuple[Label, memoryview]:
+    def take(self, message: Block, kind: int = ORDER) -> tuple[Label, memoryview]:
         """The label and the bytes of an order for this client. Raises WireError."""
         label, payload = check(
-            message, ORDER, self._terms, {self._client: self._server}, self._client
+            message, kind, self._terms, {self._client: self._server}, self._client
         )
         self._find(label)
         check_digest(label, payload)
@@ -134,11 +136,11 @@ class Post:
             self._taken.add(label.nonce)
         return label, payload
 
-    def seal(self, update: Block, order: Label) -> bytes:
+    def seal(self, update: Block, order: Label, kind: int = UPDATE) -> bytes:
         """What goes before the bytes of the update that answers an order."""
         nonce = secrets.token_bytes(_NONCE)
         place = (order.round, order.attempt, self._client, nonce, order.nonce)
-        return seal(_label(UPDATE, self._terms, *place, update), self._key)
+        return seal(_label(kind, self._terms, *place, update), self._key)
 
     def _find(self, label: Label) -> None:
         if label.nonce in self._taken:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         Ed25519PublicKey,
     )
 
-ORDER, UPDATE = 1, 2
-"""Kinds of messages: the server's to a client, and a client's to the server."""
+ORDER, UPDATE, INVITATION, ENROLMENT, FAILURE = 1, 2, 3, 4, 5
+"""Kinds of messages: the server's orders and invitations; a client's updates, enrolments and failures."""
 
 MAGIC, VERSION = b"fedit\0", 1
 
@@ -108,8 +108,8 @@ def read_label(message: Block) -> tuple[Label, bytes, memoryview]:
     if (magic, version) != (MAGIC, VERSION):
         said = f"{quoted(magic)} version {version}"
         raise WireError(Reason.FORMAT, f"{said}, expected {quoted(MAGIC)} version {VERSION}")
-    if kind not in (ORDER, UPDATE):
-        raise WireError(Reason.KIND, f"{kind}, expected {ORDER} or {UPDATE}")
+    if not ORDER <= kind <= FAILURE:
+        raise WireError(Reason.KIND, f"{kind}, expected {ORDER} to {FAILURE}")
     name = client.rstrip(b"\0").decode("latin-1")
     if not ID.fullmatch(name):
         raise WireError(Reason.CLIENT, f"{quoted(name)} is no id")

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedit.config import Plan
 from fedit.core.errors import InputError
-from fedit.recipe.checked import check
+from fedit.recipe.checked import Checked, check
 from fedit.recipe.words import anchor_paths, change, override, read_tree
 
 
@@ -24,6 +24,14 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         override(tree, word)
     anchor_paths(tree, path.parent)
     return make_plan(tree, f"recipe {path}")
+
+
+def load_section(kind: type[Checked], path: Path) -> Checked:
+    """One section from a YAML file of its own: a network, a site's policy. Raises InputError."""
+    tree = read_tree(path, "file")
+    if "name" not in kind.model_fields:
+        tree.pop("name", None)  # the file's own
+    return check(kind, tree, str(path))
 
 
 def make_plan(tree: dict[str, Any], source: str = "plan") -> Plan:

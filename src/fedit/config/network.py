@@ -1,0 +1,56 @@
+"""A federation over a network: who takes part, and what a site allows."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from fedit.config.section import Section
+
+NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+RESERVED = ("server", "driver", "operator")
+"""Names that kits have which are no site's."""
+
+
+class Network(Section):
+    """What `fedit provision` reads: the server's host and port, and every site by name.
+
+    Certificates hold for `days`; a site's name is its client id in every run.
+    """
+
+    name: str = Field("federation", pattern=NAME)
+    host: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$")
+    port: int = Field(8002, ge=1024, le=65535)
+    sites: list[Annotated[str, Field(pattern=NAME)]] = Field(min_length=1)
+    days: int = Field(360, ge=1, le=3650)
+
+    @field_validator("sites")
+    @classmethod
+    def _distinct(cls, sites: list[str]) -> list[str]:
+        for site in sites:
+            if sites.count(site) > 1 or site in RESERVED:
+                raise ValueError(
+                    f"{site}: stands there twice or is a reserved name; choose another"
+                )
+        return sites
+
+
+class Policy(Section):
+    """What a site lets a recipe ask of it, and what may leave: a recipe that wants more is refused.
+
+    `counts` says how the site tells how many rows and tokens it has: exactly, rounded down to a power of
+    two, or not at all; a text never leaves. `metrics` names those that may leave beside the counts of one
+    round's training, all of them where it is None. Seconds are of one round's training at the site.
+    """
+
+    epochs: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, ge=1)
+    rounds: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    seconds: float | None = Field(None, gt=0)
+    memory_gib: float | None = Field(None, gt=0)
+    adapters: list[str] | None = Field(None, min_length=1)
+    bases: list[str] | None = Field(None, min_length=1)
+    counts: Literal["exact", "rounded", "withheld"] = "exact"
+    metrics: list[str] | None = None
+    clip_norm: float | None = Field(None, gt=0)

@@ -1,0 +1,105 @@
+"""How NVFlare's processes are started, and what our server asks of NVFlare's: who is there, carry our job."""
+
+import contextlib
+import io
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nvflare.fuel.flare_api.flare_api import new_secure_session
+
+from fedit.core.errors import FeditError, brief
+from fedit.engines.nvflare.kits import account
+
+
+def server_command(kit: Path) -> list[str]:
+    """The command line of NVFlare's server process."""
+    return _command("server", kit, ())
+
+
+def client_command(kit: Path, site: str) -> list[str]:
+    """The command line of NVFlare's process at a site."""
+    return _command("client", kit, (f"uid={site}",))
+
+
+def _command(kind: str, kit: Path, more: Sequence[str]) -> list[str]:
+    module = f"nvflare.private.fed.app.{kind}.{kind}_train"
+    start = [
+        sys.executable,
+        "-u",
+        "-m",
+        module,
+        "-m",
+        str(kit.absolute()),
+        "-s",
+        f"fed_{kind}.json",
+    ]
+    return [*start, "--set", "secure_train=true", "org=fedit", *more, "config_folder="]
+
+
+class Control:
+    """A login at NVFlare's server, made anew whenever it is lost."""
+
+    def __init__(self, kit: Path, role: str = "driver"):
+        self._kit, self._role = kit, role
+        self._session: Any = None
+
+    def connected(self) -> dict[str, float]:
+        """The sites that are there, each with the time since when."""
+        info = self._ask("get_system_info")
+        return {one.name: float(one.last_connect_time) for one in info.client_info}
+
+    def submit(self, job: Path) -> str:
+        """Hand in the job; its id."""
+        found: str = self._ask("submit_job", str(job.absolute()))
+        return found
+
+    def ended(self, job: str) -> bool:
+        """Whether the job is no more."""
+        status: str = self._ask("get_job_meta", job)["status"]
+        return status.startswith(("FINISHED", "FAILED", "ABANDONED"))
+
+    def abort(self, job: str) -> None:
+        """End the job."""
+        self._ask("abort_job", job)
+
+    def close(self) -> None:
+        """Log out."""
+        if self._session is not None:
+            with contextlib.suppress(Exception), _silence():
+                self._session.close()
+        self._session = None
+
+    def _ask(self, what: str, *given: Any) -> Any:
+        """Raises FeditError where NVFlare's server does not answer."""
+        try:
+            with _silence():
+                if self._session is None:
+                    self._session = new_secure_session(
+                        account(self._role), str(self._kit), timeout=5.0, auto_login_max_tries=1
+                    )
+                return getattr(self._session, what)(*given)
+        except Exception as error:  # NVFlare has many kinds, and not all of them one root
+            self.close()
+            raise FeditError(
+                f"network: the server's carrier does not answer ({brief(error)})"
+            ) from None
+
+
+def wait_for(control: Control, seconds: float) -> None:
+    """Wait until NVFlare's server takes logins. Raises FeditError."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            control.connected()
+            return
+        except FeditError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def _silence() -> Any:
+    return contextlib.redirect_stdout(io.StringIO())

@@ -1,0 +1,88 @@
+"""The two ends of an NVFlare job, through its Collab API: they carry messages and know no model.
+
+The one on the server relays between our server and the sites; the one at a site hands what comes to the
+site's own worker. Both may die and be replaced within a round.
+"""
+
+import gc
+import os
+import socket
+import threading
+import time
+from typing import Any
+
+from nvflare.collab import collab
+
+from fedit.engines.frames import SOCKET, Hung, call, receive, send
+
+PATIENCE = 20.0
+"""Seconds that a site's job waits for the worker, which may just be started anew."""
+
+
+class Relay:
+    """The server's side of a job: carries messages between our server's socket and the sites."""
+
+    @collab.main  # type: ignore[untyped-decorator]
+    def run(self) -> None:
+        """Say which sites are there; then pass on whatever comes, until our server hangs up."""
+        line = call(os.environ[SOCKET])
+        speaking = threading.Lock()
+
+        def say(*parts: bytes) -> None:
+            with speaking:
+                send(line, *parts)
+
+        say(b"sites", *(proxy.name.encode() for proxy in collab.clients))
+        try:
+            while not collab.is_aborted:
+                number, site, seconds, message = receive(line)
+                asked = collab.get_clients([site.decode()])
+                results = asked(blocking=False, timeout=float(seconds)).deliver(message)
+                pump = (say, number, site, results)
+                threading.Thread(target=_pump, args=pump, daemon=True).start()
+        except Hung:
+            return
+        finally:
+            line.close()
+
+
+def _pump(say: Any, number: bytes, site: bytes, results: Any) -> None:
+    """Wait for a site's answer, and pass it on."""
+    answer = next((found for _, found in results), None)
+    try:
+        if answer is None:
+            why = str(next(iter(dict(results.failures).values()), "no answer"))
+            say(b"lost", number, site, why.encode())
+        else:
+            say(b"answer", number, site, answer)
+    except Hung:
+        return
+    del answer
+    gc.collect()  # large payloads stay in cycles otherwise
+
+
+class Post:
+    """A site's side of a job: hands messages to the site's worker and gives back what it says."""
+
+    @collab.publish  # type: ignore[untyped-decorator]
+    def deliver(self, message: bytes) -> bytes:
+        """What the worker answers; waits for one that is just being started."""
+        line = _worker()
+        try:
+            send(line, message)
+            (answer,) = receive(line)
+            return answer
+        finally:
+            line.close()
+            gc.collect()
+
+
+def _worker() -> socket.socket:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return call(os.environ[SOCKET])
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)

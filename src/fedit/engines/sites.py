@@ -1,0 +1,293 @@
+"""Clients at other organisations: invited, asked, and heard over whatever line carries the messages."""
+
+import json
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fedit.core.errors import FeditError, quoted
+from fedit.core.gate import expected
+from fedit.core.header import Reason, WireError
+from fedit.core.messages import Client, Failure, Order, Reply
+from fedit.engines.ledger import Ledger
+from fedit.engines.messages import pack_order, unpack_update
+from fedit.engines.sealed import ENROLMENT, FAILURE, INVITATION, ORDER, UPDATE, Terms, read_label
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+TRIES = 3
+"""Times a site is asked anew in a round after its worker or its line has failed it."""
+
+_TICK, _ABSENT = (
+    0.25,
+    20.0,
+)  # seconds between two looks; of absence before a site is given up in a round
+_UNDONE = 16  # refused rounds that a site is reminded of: as many as it can have kept, and more
+_MOST = 4096  # bytes of what a site says beside an update
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a line tells: an answer of a site, or that a message was lost and why."""
+
+    site: str
+    number: int
+    answer: bytes | None
+    why: str = ""
+
+
+class Line(Protocol):
+    """Carries messages to sites and back; it mends itself."""
+
+    def present(self) -> frozenset[str]:
+        """The sites that can be asked now."""
+        ...
+
+    def post(self, site: str, number: int, message: bytes, seconds: float) -> None:
+        """Have a message carried; news of this number will tell what came of it."""
+        ...
+
+    def next(self, seconds: float) -> News | None:
+        """The next news, None where there is none in so many seconds."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is known of a site in the present round."""
+
+    stage: str = "absent"  # or invited, asked
+    number: int = -1
+    tries: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+
+Told = Callable[[str, str], None]
+"""(site, what happened): joined, gone, refused …, for whoever watches."""
+
+
+class Sites:
+    """The engine of a federation over a network; its population are the sites that have enrolled.
+
+    `recipe` is what sites carry out, as JSON values, and `deadline` the seconds that each has for a round;
+    `counted` says that weights need the sites' counts.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        terms: Terms,
+        recipe: Mapping[str, Any],
+        key: "Ed25519PrivateKey",
+        keys: Mapping[str, "Ed25519PublicKey"],
+        deadline: float,
+        counted: bool = True,
+        tell: Told = lambda site, what: None,
+        keep: Callable[[], None] = lambda: None,
+    ):
+        self._line, self._deadline, self._tell, self._counted = line, deadline, tell, counted
+        self._ledger, self._names = Ledger(terms, key, keys), sorted(keys)
+        self._invitation = json.dumps(recipe).encode()
+        self._ready, self._count, self.keep = set[str](), 0, keep
+        self.enrolled: dict[str, Client] = {}
+        self.undo: dict[str, list[int]] = {}
+        self.refused: dict[str, str] = {}
+        self.roles: tuple[str, ...] = ()
+
+    def clients(self) -> Sequence[Client]:
+        """The sites that have enrolled, by name: in the order in which files become clients, too."""
+        return [self.enrolled[name] for name in self._names if name in self.enrolled]
+
+    def gather(self, wait: float, minimum: int, patience: float) -> None:
+        """Invite sites until all are there, or after `wait` seconds at least `minimum`. Raises FeditError."""
+        began, asked = time.monotonic(), {name: _Asked() for name in self._names}
+        while True:
+            waited = time.monotonic() - began
+            answered = len(self._ready) + len(self.refused)
+            if answered == len(self._names) or (waited >= wait and len(self._ready) >= minimum):
+                if len(self._ready) >= minimum:
+                    return
+            if waited > max(wait, patience) or len(self._names) - len(self.refused) < minimum:
+                raise FeditError(self._too_few(minimum, waited))
+            for site in self._line.present():
+                if site in asked and asked[site].stage == "absent" and site not in self.refused:
+                    self._invite(site, asked[site], 0, 0)
+            if (news := self._line.next(_TICK)) and (one := asked.get(news.site)):
+                if news.number == one.number:
+                    self._enrol(news, one)
+
+    def ask(self, order: Order) -> Iterator[Reply]:
+        """Replies as they arrive; who is not there, or not in time, has failed."""
+        until = time.monotonic() + self._deadline
+        asked = {site: _Asked() for site in order.cohort}
+        while asked:
+            present, now = self._line.present(), time.monotonic()
+            for site, one in list(asked.items()):
+                if failure := self._given_up(site, one, present, now, until):
+                    del asked[site]
+                    yield failure
+                elif one.stage == "absent" and site in present:
+                    if site in self._ready:
+                        self._order(order, site, one, until)
+                    elif site not in self.refused:
+                        self._invite(site, one, order.round, order.attempt)
+            news = self._line.next(_TICK) if asked else None
+            if (
+                news is None
+                or (found := asked.get(news.site)) is None
+                or news.number != found.number
+            ):
+                continue
+            if found.stage == "invited":
+                self._enrol(news, found)
+            elif (reply := self._heard(news, found, order)) is not None:
+                del asked[news.site]
+                yield reply
+
+    def take_back(self, order: Order, clients: Sequence[str]) -> None:
+        """Note whose part does not count: each is told with its next order, and undoes it first."""
+        for site in clients:
+            self.undo.setdefault(site, []).append(order.round + 1)
+        self.keep()
+
+    def close(self) -> None:
+        """Let go of the line."""
+        self._line.close()
+
+    def _given_up(
+        self, site: str, one: _Asked, present: frozenset[str], now: float, until: float
+    ) -> Failure | None:
+        if site in self.refused:
+            return Failure(site, "refused", self.refused[site])
+        if now > until:
+            return Failure(site, "deadline", f"no update within {self._deadline:g} s")
+        if site in present:
+            one.since = now
+        elif now - one.since > min(_ABSENT, self._deadline):
+            return Failure(site, "gone", f"not connected for {now - one.since:.0f} s")
+        if one.tries > TRIES:
+            return Failure(site, "lost", f"its worker or its line failed {one.tries} times")
+        return None
+
+    def _invite(self, site: str, one: _Asked, round: int, attempt: int) -> None:
+        label = self._ledger.seal(self._invitation, site, round, attempt, INVITATION)
+        self._post(site, one, "invited", label + self._invitation, self._deadline)
+
+    def _order(self, order: Order, site: str, one: _Asked, until: float) -> None:
+        block = with_undone(self.undo.get(site, ()), pack_order(order, site))
+        label = self._ledger.seal(block, site, order.round, order.attempt, ORDER)
+        self._post(site, one, "asked", label + block, max(1.0, until - time.monotonic()))
+
+    def _post(self, site: str, one: _Asked, stage: str, message: bytes, seconds: float) -> None:
+        self._count += 1
+        one.stage, one.number = stage, self._count
+        self._line.post(site, self._count, message, seconds)
+
+    def _enrol(self, news: News, one: _Asked) -> None:
+        """Take an enrolment, or the refusal of an invitation."""
+        one.stage = "absent"
+        if news.answer is None:
+            one.tries += 1
+            self._tell(news.site, f"lost: {news.why}")
+            return
+        try:
+            kind = read_label(news.answer)[0].kind
+            _, payload = self._ledger.admit(news.answer, news.site, kind)
+            said = _small(payload)
+            if kind != ENROLMENT:
+                self.refused[news.site] = quoted(said.get("detail", ""), 600)
+                self._tell(news.site, f"refused: {self.refused[news.site]}")
+                return
+            counts = [_count(said.get(key), self._counted) for key in ("examples", "tokens")]
+        except WireError as error:
+            self.refused[news.site] = str(error)
+            self._tell(news.site, f"refused: {error}")
+            return
+        self._ready.add(news.site)
+        known = self.enrolled.setdefault(news.site, Client(news.site, *counts))
+        self._tell(news.site, f"enrolled with {known.examples:,} rows")
+
+    def _heard(self, news: News, one: _Asked, order: Order) -> Reply | None:
+        """The reply in an answer; None where the site is to be asked again."""
+        site = news.site
+        if news.answer is None:
+            one.stage, one.tries = "absent", one.tries + 1
+            self._tell(site, f"lost: {news.why}")
+            return None
+        try:
+            kind = read_label(news.answer)[0].kind
+            _, payload = self._ledger.admit(
+                news.answer, site, FAILURE if kind == FAILURE else UPDATE
+            )
+            if kind == UPDATE:
+                return unpack_update(payload, expected(order, self.roles, site), site)
+            said = _small(payload)
+        except WireError as error:
+            return Failure(site, error.reason.value, str(error))
+        reason = quoted(said.get("reason", ""), 32)
+        if "not invited" in reason:  # its worker is new
+            self._ready.discard(site)
+            one.stage, one.tries = "absent", one.tries + 1
+            return None
+        return Failure(site, "error", quoted(said.get("detail", ""), 600))
+
+    def _too_few(self, minimum: int, waited: float) -> str:
+        refused = "".join(f"; {site} refused: {why}" for site, why in self.refused.items())
+        absent = [n for n in self._names if n not in self._ready and n not in self.refused]
+        missing = f"; absent: {', '.join(absent)}" if absent else ""
+        return (
+            f"sites: {len(self._ready)} of {len(self._names)} have enrolled after {waited:.0f} s, "
+            f"federation.minimum needs {minimum}{missing}{refused}. Nothing is lost: have sites join, or "
+            "lower federation.minimum, then start the server again"
+        )
+
+
+def _small(payload: memoryview) -> dict[str, Any]:
+    """What a site says beside updates: a small JSON object. Raises WireError."""
+    if len(payload) > _MOST:
+        raise WireError(Reason.SIZE, f"{len(payload)} bytes, at most {_MOST}")
+    try:
+        said = json.loads(bytes(payload))
+    except (ValueError, RecursionError):
+        raise WireError(Reason.FORMAT, "no JSON object") from None
+    if not isinstance(said, dict):
+        raise WireError(Reason.FORMAT, "no JSON object")
+    return said
+
+
+def _count(value: Any, needed: bool) -> int:
+    """A count as told; one that is withheld is 1, where none is needed."""
+    if value is None and not needed:
+        return 1
+    if value is None:
+        raise WireError(
+            Reason.VALUE,
+            "withholds its counts, by which federation.weights examples and tokens weigh: set "
+            "federation.weights: uniform, or have the site's policy tell counts",
+        )
+    if type(value) is not int or not 1 <= value <= 10**12:
+        raise WireError(Reason.ENVELOPE, f"{quoted(value)} is no count")
+    return value
+
+
+def with_undone(rounds: Sequence[int], block: bytes) -> bytes:
+    """An order as a site gets it: the rounds (from 1) that it must forget, and the order's bytes."""
+    latest = list(rounds)[-_UNDONE:]
+    return struct.pack(f"<I{len(latest)}I", len(latest), *latest) + block
+
+
+def undone(payload: memoryview) -> tuple[list[int], memoryview]:
+    """The rounds to forget, and the order's bytes. Raises WireError."""
+    (count,) = struct.unpack_from("<I", payload) if len(payload) >= 4 else (_UNDONE + 1,)
+    start = 4 + 4 * count
+    if count > _UNDONE or len(payload) < start:
+        raise WireError(Reason.SIZE, f"{len(payload)} bytes are no order")
+    return list(struct.unpack_from(f"<{count}I", payload, 4)), payload[start:]

@@ -1,0 +1,107 @@
+"""The server of a federation: loads the base, gathers its sites and drives the rounds of a recipe."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedit import config
+from fedit.build import make_base
+from fedit.config import Plan
+from fedit.core.amounts import part_of
+from fedit.core.errors import InputError
+from fedit.core.messages import Client
+from fedit.engines.sealed import Terms
+from fedit.engines.sites import Sites
+from fedit.federation.children import adopt_orphans
+from fedit.federation.kit import Kit, open_kit
+from fedit.federation.line import NvflareLine
+from fedit.federation.terms import recipe_hash, shared
+from fedit.files import write_atomically
+from fedit.recipe import changed
+from fedit.runner import Run
+from fedit.train.model import fingerprint
+
+ENROLLED = "sites.json"
+"""In the run's folder: its id, and the sites with the counts that they have enrolled with."""
+
+
+def networked(plan: Plan) -> Plan:
+    """The recipe as a server drives it: every site is a client. Raises InputError for what cannot be."""
+    for key, value in (("data.holdout", plan.data.holdout), ("data.limit", plan.data.limit)):
+        if value is not None:
+            raise InputError(
+                f"{key}: rows lie at the sites, so the server can set none aside; give data.test a source of "
+                "the server's own, or leave it out"
+            )
+    if plan.federation.only:
+        raise InputError(
+            "federation.only: name the sites in what fedit provision reads; take it away"
+        )
+    if isinstance(plan.engine, config.Sites):
+        return plan
+    return changed(plan, {"engine": {"kind": "sites"}}, "recipe")
+
+
+@contextmanager
+def serving(folder: Path, plan: Plan, tell: Callable[[str, str], None]) -> Iterator[Run]:
+    """An opened run over the sites of a kit, resumed where it was begun. Raises FeditError."""
+    kit = open_kit(folder, "server")
+    plan = networked(plan)
+    how = plan.engine
+    assert isinstance(how, config.Sites)
+    base, _ = make_base(plan)
+    tree = shared(plan)
+    path = Path(plan.folder)
+    run, known, undo = _enrolled(path)
+    terms = Terms(run, fingerprint(base.model), recipe_hash(tree))
+    adopt_orphans()
+    line = NvflareLine(kit, tell)
+    try:
+        sites = Sites(
+            line,
+            terms,
+            tree,
+            kit.key(),
+            {site: kit.key_of(site) for site in kit.sites},
+            how.deadline,
+            plan.federation.weights != "uniform",
+            tell,
+        )
+        sites.enrolled |= known
+        sites.undo |= undo
+        least = part_of(plan.federation.minimum, _cohort(plan, kit), up=True)
+        sites.gather(how.wait, least, how.patience)
+        with Run(plan, resume=(path / "plan.yaml").exists(), lent=base, elsewhere=sites) as opened:
+            sites.roles = tuple(opened.job.algorithm.local.roles)
+            sites.keep = lambda: _keep(path, run, sites)
+            sites.keep()
+            yield opened
+    finally:
+        line.close()
+
+
+def _cohort(plan: Plan, kit: Kit) -> int:
+    return part_of(plan.federation.cohort, len(kit.sites))
+
+
+def _enrolled(path: Path) -> tuple[str, dict[str, Client], dict[str, list[int]]]:
+    """The run's id, the sites that have enrolled before, what they must undo; a new id at the beginning."""
+    try:
+        found = json.loads((path / ENROLLED).read_text())
+        known = {c: Client(c, *counts) for c, counts in found["sites"].items()}
+        return found["run"], known, found["undo"]
+    except FileNotFoundError:
+        return secrets.token_hex(16), {}, {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path / ENROLLED}: damaged ({type(error).__name__}); restore it from a copy, or begin anew "
+            "with another --output"
+        ) from None
+
+
+def _keep(path: Path, run: str, sites: Sites) -> None:
+    known = {c.id: [c.examples, c.tokens] for c in sites.clients()}
+    found = {"run": run, "sites": known, "undo": sites.undo}
+    write_atomically(path / ENROLLED, json.dumps(found).encode())

@@ -1,0 +1,66 @@
+"""A site: its worker and its carrier kept running, so that no fault needs a person."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from fedit.data.sources import read_source
+from fedit.engines.frames import SOCKET, place_of
+from fedit.federation.children import Child, adopt_orphans
+from fedit.federation.kit import POLICY, open_kit
+from fedit.federation.worker import SOCKET_NAME
+from fedit.report.folder import lock_folder
+
+_LOOK = 0.2  # seconds between two looks at the processes
+
+
+def check_rows(data: str) -> int:
+    """How many rows a file holds, before anything is started. Raises InputError with the bad ones."""
+    from fedit.corpus import checked
+
+    source = read_source(data)
+    checked(source, "refuse")
+    return len(source.examples)
+
+
+def join(folder: Path, data: str, device: str, threads: int | None) -> Iterator[str]:
+    """Take part until the caller stops; yields what a person may want to know. Raises InputError."""
+    from fedit.engines.nvflare.control import client_command
+
+    kit = open_kit(folder, "site")
+    kit.policy()  # refused before anything is begun
+    path = Path(data)
+    data = str(path.absolute()) if path.exists() else data
+    rows = check_rows(data)
+    with lock_folder(kit.folder):
+        until = kit.expires[:10]
+        yield f"{kit.name} of {kit.federation}: {rows:,} rows; server {kit.address}"
+        yield f"certificate until {until}; policy in {kit.folder / POLICY}"
+        adopt_orphans()
+        where = {SOCKET: str(place_of(kit.folder, SOCKET_NAME))}
+        words = {
+            "kit": str(kit.folder.absolute()),
+            "data": data,
+            "device": device,
+            "threads": threads,
+        }
+        worker = Child(_worker_command(words), kit.folder, None, where)
+        carrier = Child(
+            client_command(kit.carrier, kit.name), kit.carrier, kit.folder / "carrier.log", where
+        )
+        try:
+            while True:
+                for name, child in (("worker", worker), ("carrier", carrier)):
+                    if child.watch() and child.starts > 1:
+                        yield f"{name} had died and is started anew"
+                time.sleep(_LOOK)
+        finally:
+            carrier.end()
+            worker.end()
+            place_of(kit.folder, SOCKET_NAME).unlink(missing_ok=True)
+
+
+def _worker_command(words: Mapping[str, object]) -> list[str]:
+    return [sys.executable, "-u", "-m", "fedit.federation.worker", json.dumps(words)]
