@@ -111,18 +111,17 @@ class Sites:
         began, asked = time.monotonic(), {name: _Asked() for name in self._names}
         while True:
             waited = time.monotonic() - began
-            answered = len(self._ready) + len(self.refused)
-            if answered == len(self._names) or (waited >= wait and len(self._ready) >= minimum):
-                if len(self._ready) >= minimum:
-                    return
+            answered = len(self._ready) + len(self.refused) == len(self._names)
+            if (answered or waited >= wait) and len(self._ready) >= minimum:
+                return
             if waited > max(wait, patience) or len(self._names) - len(self.refused) < minimum:
                 raise FeditError(self._too_few(minimum, waited))
-            for site in self._line.present():
-                if site in asked and asked[site].stage == "absent" and site not in self.refused:
+            for site in self._line.present() - self._ready - self.refused.keys():
+                if site in asked and asked[site].stage == "absent":
                     self._invite(site, asked[site], 0, 0)
-            if (news := self._line.next(_TICK)) and (one := asked.get(news.site)):
-                if news.number == one.number:
-                    self._enrol(news, one)
+            news = self._line.next(_TICK)
+            if news and (one := asked.get(news.site)) and news.number == one.number:
+                self._enrol(news, one)
 
     def ask(self, order: Order) -> Iterator[Reply]:
         """Replies as they arrive; who is not there, or not in time, has failed."""

@@ -16,8 +16,10 @@ from fedit.federation.kit import Kit
 if TYPE_CHECKING:
     from fedit.engines.nvflare.control import Control
 
-_LOOK = 1.0  # seconds between two looks at who is connected
+_LOOK = 0.5  # seconds between two looks at who is connected
 _STUCK = 60.0  # seconds after which a job that has not called is given up
+_SURE = 3  # looks in a row at which a site must have no job
+_SETTLED = 1.5  # seconds without a new site before a job begins, unless all are there
 
 
 class NvflareLine:
@@ -38,6 +40,7 @@ class NvflareLine:
         self._sites = frozenset[str]()
         self._connected: dict[str, float] = {}
         self._open: dict[int, str] = {}  # what is on its way, by number
+        self._idle: dict[str, int] = {}  # how many looks in a row a site had no job
         self._closing = threading.Event()
         place_storage(kit.carrier)
         self._door_path = place_of(kit.folder, "relay")
@@ -93,25 +96,29 @@ class NvflareLine:
 
     def _keep(self) -> None:
         """Watch over the server process and the job, in the thread that has started the process."""
-        job, submitted = "", 0.0
-        while not self._closing.wait(_LOOK / 2):
+        job, submitted, changed = "", 0.0, time.monotonic()
+        while not self._closing.wait(_LOOK):
             if self._child.watch() and self._child.starts > 1:
                 self._tell("server", "the carrier had died and is started anew")
                 self._control.close()
                 job = ""
             try:
-                self._see(self._control)
+                if self._see(self._control):
+                    changed = time.monotonic()
                 if job and self._over(self._control, job, submitted):
                     self._drop()
                     job = ""
-                if not job and self._connected:
+                settled = len(self._connected) == len(self._kit.sites)
+                settled |= time.monotonic() - changed > _SETTLED
+                if not job and self._connected and settled:
                     job, submitted = self._control.submit(self._job_folder), time.monotonic()
             except FeditError:
                 continue  # it is starting, or has died: the next look tells
         self._control.close()
         self._child.end()
 
-    def _see(self, control: "Control") -> None:
+    def _see(self, control: "Control") -> bool:
+        """Look who is connected; whether somebody has come."""
         seen = control.connected()
         with self._lock:
             before, self._connected = self._connected, seen
@@ -119,6 +126,7 @@ class NvflareLine:
             self._tell(site, "connected")
         for site in before.keys() - seen.keys():
             self._tell(site, "gone")
+        return bool(seen.keys() - before.keys())
 
     def _over(self, control: "Control", job: str, submitted: float) -> bool:
         """Whether a job is to be followed by another: it has ended, never called, or lacks a site."""
@@ -126,10 +134,15 @@ class NvflareLine:
             return True
         with self._lock:
             called = self._relay is not None
-            lacking = self._connected.keys() - self._sites if called else set()
-        waited = time.monotonic() - submitted
-        if (called and lacking) or (not called and waited > _STUCK):
+            there = set(self._connected)
+        if called:  # a site whose process was replaced is connected, and knows of no job
+            idle = there - control.working(job)
+            self._idle = {site: self._idle.get(site, 0) + 1 for site in idle}
+        if max(self._idle.values(), default=0) >= _SURE or (
+            not called and time.monotonic() - submitted > _STUCK
+        ):
             control.abort(job)
+            self._idle = {}
             return True
         return False
 

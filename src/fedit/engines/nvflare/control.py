@@ -51,6 +51,11 @@ class Control:
         info = self._ask("get_system_info")
         return {one.name: float(one.last_connect_time) for one in info.client_info}
 
+    def working(self, job: str) -> set[str]:
+        """The sites that carry the job, as they say themselves."""
+        told = self._ask("get_client_job_status")
+        return {one["client_name"] for one in told if one.get("job_id") == job}
+
     def submit(self, job: Path) -> str:
         """Hand in the job; its id."""
         found: str = self._ask("submit_job", str(job.absolute()))
