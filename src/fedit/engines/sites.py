@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fedit.core.errors import FeditError, quoted
 from fedit.core.gate import expected
-from fedit.core.header import Reason, WireError
 from fedit.core.messages import Client, Failure, Order, Reply
+from fedit.core.strict import Reason, WireError
 from fedit.engines.ledger import Ledger
 from fedit.engines.messages import pack_order, unpack_update
 from fedit.engines.sealed import ENROLMENT, FAILURE, INVITATION, ORDER, UPDATE, Terms, read_label
@@ -22,24 +22,27 @@ if TYPE_CHECKING:
     )
 
 TRIES = 3
-"""Times a site is asked anew in a round after its worker or its line has failed it."""
+"""Times that a site's worker may die of an order before the site is left out of the round."""
 
-_TICK, _ABSENT = (
-    0.25,
-    20.0,
-)  # seconds between two looks; of absence before a site is given up in a round
+_TICK = 0.25  # seconds between two looks
+_ABSENT = 30.0  # seconds of absence before a site is left out of the round
+_PAUSE = 1.0  # seconds before it is asked anew
 _UNDONE = 16  # refused rounds that a site is reminded of: as many as it can have kept, and more
 _MOST = 4096  # bytes of what a site says beside an update
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a line tells: an answer of a site, or that a message was lost and why."""
+    """What a line tells: an answer of a site, or that a message was lost and why.
+
+    `worker` says that it was the site's worker that broke off, and not the line.
+    """
 
     site: str
     number: int
     answer: bytes | None
     why: str = ""
+    worker: bool = False
 
 
 class Line(Protocol):
@@ -67,6 +70,7 @@ class _Asked:
     stage: str = "absent"  # or invited, asked
     number: int = -1
     tries: int = 0
+    rests: float = 0.0
     since: float = field(default_factory=time.monotonic)
 
 
@@ -133,7 +137,7 @@ class Sites:
                 if failure := self._given_up(site, one, present, now, until):
                     del asked[site]
                     yield failure
-                elif one.stage == "absent" and site in present:
+                elif one.stage == "absent" and site in present and now > one.rests:
                     if site in self._ready:
                         self._order(order, site, one, until)
                     elif site not in self.refused:
@@ -173,7 +177,7 @@ class Sites:
         elif now - one.since > min(_ABSENT, self._deadline):
             return Failure(site, "gone", f"not connected for {now - one.since:.0f} s")
         if one.tries > TRIES:
-            return Failure(site, "lost", f"its worker or its line failed {one.tries} times")
+            return Failure(site, "worker", f"its worker died {one.tries} times in this round")
         return None
 
     def _invite(self, site: str, one: _Asked, round: int, attempt: int) -> None:
@@ -194,8 +198,7 @@ class Sites:
         """Take an enrolment, or the refusal of an invitation."""
         one.stage = "absent"
         if news.answer is None:
-            one.tries += 1
-            self._tell(news.site, f"lost: {news.why}")
+            self._lost(news, one)
             return
         try:
             kind = read_label(news.answer)[0].kind
@@ -218,8 +221,7 @@ class Sites:
         """The reply in an answer; None where the site is to be asked again."""
         site = news.site
         if news.answer is None:
-            one.stage, one.tries = "absent", one.tries + 1
-            self._tell(site, f"lost: {news.why}")
+            self._lost(news, one)
             return None
         try:
             kind = read_label(news.answer)[0].kind
@@ -234,9 +236,15 @@ class Sites:
         reason = quoted(said.get("reason", ""), 32)
         if "not invited" in reason:  # its worker is new
             self._ready.discard(site)
-            one.stage, one.tries = "absent", one.tries + 1
+            one.stage = "absent"
             return None
         return Failure(site, "error", quoted(said.get("detail", ""), 600))
+
+    def _lost(self, news: News, one: _Asked) -> None:
+        """Ask anew, in a moment."""
+        one.stage, one.rests = "absent", time.monotonic() + _PAUSE
+        one.tries += news.worker
+        self._tell(news.site, f"asked anew: {news.why}")
 
     def _too_few(self, minimum: int, waited: float) -> str:
         refused = "".join(f"; {site} refused: {why}" for site, why in self.refused.items())

@@ -72,6 +72,9 @@ class NvflareLine:
                 raise Hung("no job is running")
             send(relay, str(number).encode(), site.encode(), f"{seconds:.3f}".encode(), message)
         except Hung as error:
+            with self._lock:
+                if self._relay is relay:
+                    self._relay = None
             self._lose(number, str(error))
 
     def next(self, seconds: float) -> News | None:
@@ -174,8 +177,9 @@ class NvflareLine:
                     known = self._open.pop(mine, None)
                 if known == site.decode():
                     good = what == b"answer"
-                    why = "" if good else content.decode(errors="replace")[:300]
-                    self._news.put(News(known, mine, content if good else None, why))
+                    worker = not good and b"Hung" in content
+                    why = "its worker broke off" if worker else "its line broke"
+                    self._news.put(News(known, mine, content if good else None, why, worker))
         except (Hung, ValueError):
             return
 

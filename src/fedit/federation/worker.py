@@ -18,8 +18,8 @@ import torch
 
 from fedit.build import Job, build, make_base
 from fedit.core.errors import FeditError, InputError
-from fedit.core.header import WireError
 from fedit.core.messages import Failure
+from fedit.core.strict import WireError
 from fedit.engines.frames import Hung, listen, place_of, receive, send
 from fedit.engines.inprocess import InProcess
 from fedit.engines.ledger import Post
