@@ -88,7 +88,7 @@ SPOILT = {  # what becomes of a good update → reason, and the two values that 
     "the payload longer": (lambda m: m + b"x", Reason.SIZE, ("20", "19")),
     "another format": (lambda m: b"tidef\0" + m[6:], Reason.FORMAT, ("tidef", "fedit")),
     "another version": (lambda m: m[:6] + b"\2" + m[7:], Reason.FORMAT, ("2", "1")),
-    "an unknown kind": (lambda m: m[:7] + b"\3" + m[8:], Reason.KIND, ("3", "1 or 2")),
+    "an unknown kind": (lambda m: m[:7] + b"\11" + m[8:], Reason.KIND, ("9", "1 to 5")),
     "an order for an update": (lambda m: forged(m, "c0", kind=ORDER), Reason.KIND, ("1", "2")),
     "a path for a client": (
         lambda m: m.replace(b"c0\0\0\0\0\0\0", b"../../c0", 1),
