@@ -14,7 +14,11 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 roles = text.filter(lambda name: "/" not in name)
 shapes = st.lists(st.integers(0, 4), max_size=3)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=6,
 )
