@@ -6,7 +6,7 @@ import torch
 
 from fedit.core.messages import ADAPTER, Failure, Order, Reply, Update, received_by
 from fedit.core.sums import blocks
-from fedit.core.tree import Spec, Tree, only, spec
+from fedit.core.tree import Spec, Specs, Tree, misfit, only, spec
 
 
 def not_finite(tree: Tree) -> str | None:
@@ -20,13 +20,13 @@ def not_finite(tree: Tree) -> str | None:
     return next((name for name, t in tree.items() if not bool(torch.isfinite(t).all())), None)
 
 
-def expected(order: Order, roles: tuple[str, ...], client: str = "") -> dict[str, Spec]:
+def expected(order: Order, roles: tuple[str, ...], client: str = "") -> Specs:
     """Names, shapes and dtypes, by role, of this client's update; unless one is named, of most clients'."""
     travels = spec(only(received_by(client, order), order.travels))
     return dict.fromkeys((ADAPTER, *roles), travels)
 
 
-def gate(reply: Reply, order: Order, wanted: dict[str, Spec]) -> Reply:
+def gate(reply: Reply, order: Order, wanted: Specs) -> Reply:
     """Let an update through or make it a Failure: stale, roles, metrics, names, shape, dtype, not finite.
 
     One NaN would otherwise spoil the mean for everybody, silently.
@@ -37,7 +37,7 @@ def gate(reply: Reply, order: Order, wanted: dict[str, Spec]) -> Reply:
     return Failure(reply.client, reason, detail) if reason else reply
 
 
-def _fault(update: Update, order: Order, wanted: dict[str, Spec]) -> tuple[str, str]:
+def _fault(update: Update, order: Order, wanted: Specs) -> tuple[str, str]:
     if (update.round, update.attempt) != (order.round, order.attempt):
         answered, asked = (update.round, update.attempt), (order.round, order.attempt)
         return "stale", f"answers (round, attempt) {answered}, asked was {asked}"
@@ -53,16 +53,7 @@ def _fault(update: Update, order: Order, wanted: dict[str, Spec]) -> tuple[str, 
 
 
 def _tree_fault(tree: Tree, wanted: Spec) -> tuple[str, str]:
-    if missing := wanted.keys() - tree.keys():
-        return "names", f"{len(missing)} missing, first {min(missing)}"
-    if strange := tree.keys() - wanted.keys():
-        return "names", f"{len(strange)} unexpected, first {min(strange)}"
-    for name, (shape, dtype) in wanted.items():
-        tensor = tree[name]
-        if tuple(tensor.shape) != shape:
-            return "shape", f"{name} is {tuple(tensor.shape)}, expected {shape}"
-        if tensor.dtype != dtype:
-            return "dtype", f"{name} is {tensor.dtype}, expected {dtype}"
-    if bad := not_finite(tree):
+    reason, detail = misfit(tree, wanted)
+    if not reason and (bad := not_finite(tree)):
         return "not finite", f"{bad} holds NaN or infinity"
-    return "", ""
+    return reason, detail

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fedit.core.codes import Code
 from fedit.core.tree import Tree
 
 Payload = dict[str, Tree]
@@ -53,13 +54,21 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """Roles of a payload in the short form in which they travel."""
+
+    code: Code
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """Server → clients: train from `public`.
 
     `attempt` counts from 0 when a round is repeated. `weights` (by client id, > 0) say how replies will be
     combined and `pace` how far the server moves towards their mean. `trains` and `travels` name the
     parameters that are trained and the ones that leave the client; `personal` holds what differs for one
-    client.
+    client. `packed` is what travels in place of those roles of `public`, which hold what it is unpacked to.
     """
 
     round: int
@@ -71,6 +80,7 @@ class Order:
     travels: frozenset[str]
     pace: float = 1.0
     personal: Mapping[str, Payload] = field(default_factory=dict)
+    packed: Packed | None = None
 
     @property
     def cohort(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from fedit.core.messages import Failure, Order, Payload, Update
 from fedit.core.seats import Answer, Share
 from fedit.core.sums import Sum
 from fedit.core.wire import WireError, pack, packed_size, packed_sizes, unpack
+from fedit.engines.short import in_full, in_short
 
 _PERSONAL = "personal."
 _NUMBERS = "numbers"
@@ -37,6 +38,7 @@ def pack_order(order: Order, *clients: str) -> bytes:
 def unpack_order(block: bytes) -> Order:
     """The order in a block, as its receivers may see it. Raises WireError."""
     payload, envelope = unpack(block)
+    packed, payload = in_full(payload, envelope)
     _check(envelope, _ORDER)
     _check_numbers("weights", envelope["weights"])
     _check_names(envelope["trains"] + envelope["travels"])
@@ -51,7 +53,7 @@ def unpack_order(block: bytes) -> Order:
         else:
             raise WireError(f"{role}: there are {len(clients)} clients")
     envelope |= {key: frozenset(envelope[key]) for key in ("trains", "travels")}
-    return Order(public=public, personal=personal, **envelope)
+    return Order(public=public, personal=personal, packed=packed, **envelope)
 
 
 def pack_update(update: Update) -> bytes:
@@ -103,7 +105,7 @@ def unpack_answer(block: bytes) -> Answer:
 
 def order_sizes(order: Order) -> Callable[[str], int]:
     """Bytes each client receives, by its id; what all receive is measured once."""
-    public = packed_sizes(order.public)
+    public = packed_sizes(_order_parts(order, [])[0])
 
     def size(client: str) -> int:
         payload, envelope = _order_parts(order, [client])
@@ -158,7 +160,8 @@ def _order_parts(order: Order, clients: Sequence[str]) -> tuple[Payload, dict[st
         for number, client in enumerate(clients)
         for role, tree in order.personal.get(client, {}).items()
     }
-    return {**order.public, **personal}, envelope
+    public, envelope = in_short(order, envelope)
+    return {**public, **personal}, envelope
 
 
 def _failure(failure: Failure) -> dict[str, str]:

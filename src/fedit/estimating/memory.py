@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedit.build import Job
+from fedit.config import TopK
 from fedit.core.messages import Payload
 from fedit.core.rounds import make_order
 from fedit.core.tree import Tree
@@ -57,6 +58,8 @@ def memory(job: Job, tree: Tree, process: int | None = None) -> Memory:
     evaluation = _evaluation(job)
     sums = 2 * adapter * (1 + len(job.algorithm.local.roles))
     server, step = sums + 3 * adapter, 3 * 2 * adapter + adapter
+    if plan.compression.down:  # what was received, and what was left out
+        server += 2 * adapter
     logits = max(0, training.peak - training.activations - adapter)
     process = resident() if process is None else process
     held = held_bytes(job) + (0 if trainable else adapter)
@@ -121,6 +124,8 @@ def _homes(job: Job, tree: Tree) -> int:
     state = job.algorithm.server.init(tree)
     order = make_order(state, 0, job.algorithm, job.policy, job.engine.clients(), plan.seed)
     kept = sum(tree[name].nbytes for name in order.trains - order.travels)
+    if isinstance(plan.compression.up, TopK):
+        kept += sum(tree[name].nbytes for name in order.travels)
     if plan.local.keep_optimizer:
         kept += sum(t.nbytes for part in _moments(job).values() for t in part.values())
     return kept * len(job.engine.clients()) * min(rounds, GENERATIONS + 1)

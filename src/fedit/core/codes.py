@@ -1,0 +1,264 @@
+"""Short forms of a tree's numbers: bf16, whole numbers with a scale for each group, the largest alone.
+
+A packed tree is a few vectors, its names and shapes are known to both sides. Names go in sorted order.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedit.core.amounts import part_of
+from fedit.core.errors import FeditError
+from fedit.core.tree import Spec, Tree, misfit
+
+_BLOCK = 1 << 16  # numbers whose places two bytes can tell apart
+_MOST = torch.finfo(torch.bfloat16).max
+
+
+class Unfit(FeditError):
+    """An update that is not what it should be: `reason` is a short fixed word."""
+
+    def __init__(self, reason: str, detail: str):
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class Code(Protocol):
+    """How numbers travel. What `pack` makes of a tree has the spec that `packed` makes of the tree's."""
+
+    def packed(self, plain: Spec) -> Spec: ...
+
+    def pack(self, tree: Tree, rng: np.random.Generator | None = None) -> Tree:
+        """With a generator whole numbers are rounded up or down at random, so that the mean is right."""
+        ...
+
+    def unpack(self, packed: Tree, plain: Spec) -> Tree:
+        """The tree that was packed, to within the code's error.
+
+        Raises `Unfit` whatever is wrong with `packed`, which may come from a stranger.
+        """
+        ...
+
+    def words(self) -> dict[str, Any]:
+        """What `code_of` makes the same code of."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bf16:
+    """The nearest bf16: half the bytes, an error of at most 1/256 of each number."""
+
+    def packed(self, plain: Spec) -> Spec:
+        return {"values": ((_numbers(plain),), torch.bfloat16)}
+
+    def pack(self, tree: Tree, rng: np.random.Generator | None = None) -> Tree:
+        return {"values": _short(_flat(tree))}
+
+    def unpack(self, packed: Tree, plain: Spec) -> Tree:
+        _check(packed, self.packed(plain))
+        return _shaped(packed["values"], plain)
+
+    def words(self) -> dict[str, Any]:
+        return {"kind": "bf16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """q · s with whole q in ±(2^(bits−1) − 1) and a scale s ≥ 0 in bf16 for each group of a tensor's numbers.
+
+    s is the group's largest number over the largest q, rounded up, so no number is cut. The error is at most
+    s/2 where q is the nearest, below s where it is drawn between its neighbours, and then 0 in the mean
+    (QSGD, arXiv 1610.02132). 0 stays 0. With 4 bits two numbers share a byte, the first in its lower half.
+    """
+
+    bits: Literal[4, 8]
+    group: int
+
+    @property
+    def top(self) -> int:
+        """The largest q: 7 or 127."""
+        return (1 << (self.bits - 1)) - 1
+
+    def packed(self, plain: Spec) -> Spec:
+        numbers = _numbers(plain)
+        codes = ((numbers,), torch.int8) if self.bits == 8 else ((-(-numbers // 2),), torch.uint8)
+        return {"codes": codes, "scales": ((sum(self._groups(plain)),), torch.bfloat16)}
+
+    def pack(self, tree: Tree, rng: np.random.Generator | None = None) -> Tree:
+        codes, scales = [torch.zeros(0, dtype=torch.int8)], [torch.zeros(0, dtype=torch.bfloat16)]
+        for name in sorted(tree):
+            rows = self._rows(tree[name].detach().reshape(-1).float())
+            scale = _rounded_up(rows.abs().amax(1).double() / self.top)
+            ratio = torch.where(scale[:, None] > 0, rows / scale.float()[:, None], 0.0)
+            if rng is None:
+                whole = ratio.round()
+            else:
+                draw = rng.random(ratio.shape, dtype=np.float32)
+                whole = (ratio + torch.from_numpy(draw)).floor()
+            whole = whole.clamp(-self.top, self.top).to(torch.int8)
+            codes.append(whole.reshape(-1)[: tree[name].numel()])
+            scales.append(scale)
+        flat = torch.cat(codes)
+        return {"codes": flat if self.bits == 8 else _in_pairs(flat), "scales": torch.cat(scales)}
+
+    def unpack(self, packed: Tree, plain: Spec) -> Tree:
+        _check(packed, self.packed(plain))
+        numbers, scales = _numbers(plain), packed["scales"].float()
+        if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
+            raise Unfit("packed", "a scale is negative, infinite or no number")
+        codes = packed["codes"] if self.bits == 8 else _apart(packed["codes"])
+        if bool((codes[numbers:] != 0).any()):
+            raise Unfit("packed", "the half byte after the last number is not 0")
+        if bool((codes < -self.top).any()):
+            raise Unfit("packed", f"a number is below {-self.top}")
+        tree, start, first = Tree(), 0, 0
+        for (name, (shape, dtype)), groups in zip(
+            sorted(plain.items()), self._groups(plain), strict=True
+        ):
+            size = prod(shape)
+            rows = self._rows(codes[start : start + size].float())
+            values = (rows * scales[first : first + groups, None]).reshape(-1)[:size]
+            tree[name] = values.view(shape).to(dtype)
+            start, first = start + size, first + groups
+        return {name: tree[name] for name in plain}
+
+    def words(self) -> dict[str, Any]:
+        return {"kind": f"int{self.bits}", "group": self.group}
+
+    def _groups(self, plain: Spec) -> list[int]:
+        return [-(-prod(shape) // self.group) for _, (shape, _) in sorted(plain.items())]
+
+    def _rows(self, flat: Tensor) -> Tensor:
+        """A row for each group, the last filled up with zeros."""
+        missing = -len(flat) % self.group
+        return torch.nn.functional.pad(flat, (0, missing)).view(-1, self.group)
+
+
+@dataclass(frozen=True, slots=True)
+class Largest:
+    """The `share` of each tensor's numbers with the largest magnitude, at least one, in bf16; the rest is 0.
+
+    Two bytes more tell a number's place among 65,536; so the bytes are that share of fp32's.
+    """
+
+    share: float
+
+    def packed(self, plain: Spec) -> Spec:
+        kept = sum(self._kept(prod(shape)) for shape, _ in plain.values())
+        blocks = -(-_numbers(plain) // _BLOCK)
+        return {
+            "counts": ((blocks,), torch.int32),
+            "places": ((kept,), torch.uint16),
+            "values": ((kept,), torch.bfloat16),
+        }
+
+    def pack(self, tree: Tree, rng: np.random.Generator | None = None) -> Tree:
+        flat, found, start = _flat(tree), [np.zeros(0, dtype=np.int64)], 0
+        for name in sorted(tree):
+            size = tree[name].numel()
+            own = flat[start : start + size].abs().numpy()
+            found.append(start + _largest(own, self._kept(size)))
+            start += size
+        places = np.concatenate(found)
+        blocks = -(-len(flat) // _BLOCK)
+        counts = np.bincount(places // _BLOCK, minlength=blocks).astype(np.int32)
+        return {
+            "counts": torch.from_numpy(counts),
+            "places": torch.from_numpy((places % _BLOCK).astype(np.uint16)),
+            "values": _short(flat[torch.from_numpy(places)]),
+        }
+
+    def unpack(self, packed: Tree, plain: Spec) -> Tree:
+        _check(packed, self.packed(plain))
+        counts, within = packed["counts"].numpy().astype(np.int64), packed["places"].numpy()
+        if (counts < 0).any() or counts.sum() != len(within):
+            raise Unfit("packed", f"counts do not come to the {len(within)} places")
+        places = np.repeat(np.arange(len(counts)) * _BLOCK, counts) + within.astype(np.int64)
+        if (np.diff(places) <= 0).any():
+            raise Unfit("packed", "places do not rise: one stands twice, or they are out of order")
+        numbers = _numbers(plain)
+        if len(places) and places[-1] >= numbers:
+            raise Unfit("packed", f"place {places[-1]} is beyond the {numbers} numbers there are")
+        flat = torch.zeros(numbers)
+        flat[torch.from_numpy(places)] = packed["values"].float()
+        return _shaped(flat, plain)
+
+    def words(self) -> dict[str, Any]:
+        return {"kind": "topk", "share": self.share}
+
+    def _kept(self, size: int) -> int:
+        return min(size, part_of(float(self.share), size)) if size else 0
+
+
+def code_of(words: Any) -> Code:
+    """The code that says these words of itself. Raises ValueError."""
+    match words:
+        case {"kind": "bf16", **rest} if not rest:
+            return Bf16()
+        case {"kind": "int8" | "int4" as kind, "group": int(group), **rest} if (
+            not rest and 0 < group <= _BLOCK
+        ):
+            return Whole(8 if kind == "int8" else 4, group)
+        case {"kind": "topk", "share": float(share), **rest} if not rest and 0 < share <= 1:
+            return Largest(share)
+    raise ValueError("no code of that name and form")
+
+
+def _numbers(plain: Spec) -> int:
+    return sum(prod(shape) for shape, _ in plain.values())
+
+
+def _flat(tree: Tree) -> Tensor:
+    parts = [tree[name].detach().reshape(-1).float() for name in sorted(tree)]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _shaped(flat: Tensor, plain: Spec) -> Tree:
+    names, sizes = sorted(plain), [prod(plain[name][0]) for name in sorted(plain)]
+    parts: Iterable[Tensor] = flat.split(sizes) if sizes else []
+    found = dict(zip(names, parts, strict=True))
+    # each in memory of its own: a checkpoint or a message copies what shares memory
+    return {n: found[n].to(dtype, copy=True).view(shape) for n, (shape, dtype) in plain.items()}
+
+
+def _short(values: Tensor) -> Tensor:
+    """bf16; what rounding would make infinite stays the largest number there is."""
+    return values.clamp(-_MOST, _MOST).to(torch.bfloat16)
+
+
+def _rounded_up(values: Tensor) -> Tensor:
+    """The least bf16 that is not below the value (≥ 0)."""
+    near = values.to(torch.bfloat16)
+    above = (near.view(torch.int16) + 1).view(torch.bfloat16)
+    return torch.where(near.double() < values, above, near)
+
+
+def _largest(magnitudes: np.ndarray[Any, np.dtype[np.float32]], count: int) -> Any:
+    """Places of the largest, in order; of equals the first, on any number of threads."""
+    if count == len(magnitudes):
+        return np.arange(count)
+    least = np.partition(magnitudes, len(magnitudes) - count)[len(magnitudes) - count]
+    above = np.flatnonzero(magnitudes > least)
+    equal = np.flatnonzero(magnitudes == least)[: count - len(above)]
+    return np.sort(np.concatenate([above, equal]))
+
+
+def _in_pairs(codes: Tensor) -> Tensor:
+    even = torch.nn.functional.pad(codes, (0, len(codes) % 2)).view(torch.uint8).view(-1, 2)
+    return (even[:, 0] & 15) | (even[:, 1] << 4)
+
+
+def _apart(pairs: Tensor) -> Tensor:
+    halves = torch.stack([pairs & 15, pairs >> 4], dim=1).reshape(-1).to(torch.int8)
+    return torch.where(halves > 7, halves - 16, halves)
+
+
+def _check(packed: Tree, wanted: Spec) -> None:
+    reason, detail = misfit(packed, wanted)
+    if reason:
+        raise Unfit(reason, f"packed: {detail}")
