@@ -15,6 +15,8 @@ CODES = {
     "int8": Whole(8, 5),
     "int4": Whole(4, 5),
     "int4-wide": Whole(4, 64),
+    "int3": Whole(3, 5),
+    "int2": Whole(2, 5),
     "topk": Largest(0.2),
     "topk-all": Largest(1.0),
 }
@@ -63,10 +65,10 @@ def test_bf16_is_the_nearest():
     assert np.array_equal(flat(found), bf16(flat(tree())).astype(np.float32))
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("bits", [8, 6, 5, 4, 3, 2])
 @pytest.mark.parametrize("group", [1, 5, 64])
 def test_whole_numbers_are_those_of_numpy(bits, group):
-    """Each tensor by itself, its groups one after another, scales rounded up, halves packed low first."""
+    """Each tensor by itself, its groups one after another, scales rounded up, low bits first."""
     top, code = 2 ** (bits - 1) - 1, Whole(bits, group)
     codes, scales, values = [], [], []
     for _, tensor in sorted(tree().items()):
@@ -82,15 +84,15 @@ def test_whole_numbers_are_those_of_numpy(bits, group):
     codes = np.concatenate(codes)
     packed = code.pack(tree())
     assert np.array_equal(packed["scales"].float().numpy(), np.array(scales, dtype=np.float32))
-    if bits == 4:
-        even = np.append(codes, [0] * (len(codes) % 2)) % 16
-        codes = even[::2] + 16 * even[1::2]
-    assert np.array_equal(packed["codes"].numpy(), codes)
+    bits_of_all = "".join(f"{int(q) % 2**bits:0{bits}b}"[::-1] for q in codes)
+    bits_of_all += "0" * (-len(bits_of_all) % 8)
+    joined = [int(bits_of_all[i : i + 8][::-1], 2) for i in range(0, len(bits_of_all), 8)]
+    assert packed["codes"].tolist() == joined
     expected = np.concatenate(values).astype(np.float32)
     assert np.array_equal(flat(code.unpack(packed, spec(tree()))), expected)
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("bits", [8, 6, 5, 4, 3, 2])
 def test_rounding_at_random_is_right_in_the_mean(bits):
     """Of n draws the mean lies within 5 standard errors, each at most s / (2 √n), of every number."""
     code, draws = Whole(bits, 16), 4000
@@ -102,17 +104,17 @@ def test_rounding_at_random_is_right_in_the_mean(bits):
     steps = code.pack(one)["scales"].float().repeat_interleave(16).numpy()
     assert (np.abs(found - one["w"].numpy()) < 5 * steps / (2 * math.sqrt(draws))).all()
     nearest = code.unpack(code.pack(one), spec(one))["w"].numpy()
-    if bits == 4:  # which to the nearest is not so
+    if bits < 8:  # which to the nearest is not so
         assert np.abs(nearest - one["w"].numpy()).max() > 5 * steps.max() / (2 * math.sqrt(draws))
 
 
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("bits", [8, 6, 5, 4, 3, 2])
 def test_a_drawn_number_is_one_of_its_neighbours(bits):
     one = tree()
     found = Whole(bits, 5).unpack(Whole(bits, 5).pack(one, np.random.default_rng(2)), spec(one))
     for name, values in one.items():
         if values.numel():
-            step = values.abs().max() / (2 ** (bits - 1) - 1) * 1.01
+            step = values.abs().max() / (2 ** (bits - 1) - 1) * 1.01  # scales are rounded up
             assert float((found[name] - values).abs().max()) < step
 
 
@@ -159,7 +161,10 @@ BROKEN = {
     "in fp32": (Bf16(), {"values": torch.zeros(5)}, "dtype"),
     "too many groups": (Whole(8, 2), {"scales": torch.zeros(4, dtype=torch.bfloat16)}, "shape"),
     "scales in fp32": (Whole(8, 2), {"scales": torch.zeros(3)}, "dtype"),
-    "codes of another width": (Whole(4, 2), {"codes": torch.zeros(5, dtype=torch.int8)}, "shape"),
+    "codes of another width": (Whole(4, 2), {"codes": torch.zeros(5, dtype=torch.uint8)}, "shape"),
+    "codes with a sign": (Whole(8, 2), {"codes": torch.zeros(5, dtype=torch.int8)}, "dtype"),
+    "-4": (Whole(3, 2), {"codes": torch.tensor([4, 0]).to(torch.uint8)}, "packed"),
+    "a bit too many": (Whole(3, 2), {"codes": torch.tensor([0, 128]).to(torch.uint8)}, "packed"),
     "negative scale": (Whole(8, 2), {"scales": torch.tensor([1, -1, 1.0]).bfloat16()}, "packed"),
     "scale without a number": (
         Whole(4, 2),
@@ -167,7 +172,7 @@ BROKEN = {
         "packed",
     ),
     "infinite scale": (Whole(4, 2), {"scales": torch.full((3,), math.inf).bfloat16()}, "packed"),
-    "-128": (Whole(8, 2), {"codes": torch.tensor([0, 0, -128, 0, 0]).to(torch.int8)}, "packed"),
+    "-128": (Whole(8, 2), {"codes": torch.tensor([0, 0, 128, 0, 0]).to(torch.uint8)}, "packed"),
     "-8": (Whole(4, 2), {"codes": torch.tensor([0, 8, 0]).to(torch.uint8)}, "packed"),
     "half a byte too many": (
         Whole(4, 2),
@@ -204,7 +209,7 @@ def test_what_cannot_be_a_packed_tree_is_refused_with_a_reason(case):
         {"kind": "int8"},
         {"kind": "int8", "group": 0},
         {"kind": "int8", "group": 64.0},
-        {"kind": "int2", "group": 64},
+        {"kind": "int7", "group": 64},
         {"kind": "topk", "share": 0.0},
         {"kind": "topk", "share": 1},
         {"kind": "bf16", "more": 1},

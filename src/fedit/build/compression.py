@@ -3,7 +3,7 @@
 from typing import Any
 
 from fedit import config
-from fedit.core.codes import Bf16, Code, Largest, Whole
+from fedit.core.codes import BITS, Bf16, Code, Largest, Whole
 from fedit.core.packing import compressed
 from fedit.core.seats import Algorithm
 
@@ -19,7 +19,7 @@ def _code(how: config.Code | None) -> Code | None:
         case config.Bf16():
             return Bf16()
         case config.Whole():
-            return Whole(8 if how.kind == "int8" else 4, how.group)
+            return Whole(BITS[how.kind], how.group)
         case config.TopK():
             return Largest(how.share)
     return None

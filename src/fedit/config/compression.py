@@ -14,9 +14,9 @@ class Bf16(Section):
 
 
 class Whole(Section):
-    """Whole numbers of 8 or 4 bits, with a scale for each `group` of a tensor's numbers."""
+    """Whole numbers of 8 to 2 bits, with a scale for each `group` of a tensor's numbers."""
 
-    kind: Literal["int8", "int4"] = "int8"
+    kind: Literal["int8", "int6", "int5", "int4", "int3", "int2"] = "int8"
     group: int = Field(64, ge=1, le=65536)
 
 

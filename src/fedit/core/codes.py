@@ -16,6 +16,10 @@ from fedit.core.amounts import part_of
 from fedit.core.errors import FeditError
 from fedit.core.tree import Spec, Tree, misfit
 
+Bits = Literal[2, 3, 4, 5, 6, 8]
+BITS: dict[str, Bits] = {"int2": 2, "int3": 3, "int4": 4, "int5": 5, "int6": 6, "int8": 8}
+"""Bits of a number, by the name of its code."""
+
 _BLOCK = 1 << 16  # numbers whose places two bytes can tell apart
 _MOST = torch.finfo(torch.bfloat16).max
 
@@ -73,20 +77,21 @@ class Whole:
 
     s is the group's largest number over the largest q, rounded up, so no number is cut. The error is at most
     s/2 where q is the nearest, below s where it is drawn between its neighbours, and then 0 in the mean
-    (QSGD, arXiv 1610.02132). 0 stays 0. With 4 bits two numbers share a byte, the first in its lower half.
+    (QSGD, arXiv 1610.02132). 0 stays 0. Numbers stand bit by bit, the first in the lowest bits of the first
+    byte: of 4 bits, two share a byte.
     """
 
-    bits: Literal[4, 8]
+    bits: Bits
     group: int
 
     @property
     def top(self) -> int:
-        """The largest q: 7 or 127."""
+        """The largest q: 1, 3, 7, 15 … 127."""
         return (1 << (self.bits - 1)) - 1
 
     def packed(self, plain: Spec) -> Spec:
         numbers = _numbers(plain)
-        codes = ((numbers,), torch.int8) if self.bits == 8 else ((-(-numbers // 2),), torch.uint8)
+        codes = (-(-numbers * self.bits // 8),), torch.uint8
         return {"codes": codes, "scales": ((sum(self._groups(plain)),), torch.bfloat16)}
 
     def pack(self, tree: Tree, rng: np.random.Generator | None = None) -> Tree:
@@ -103,17 +108,14 @@ class Whole:
             whole = whole.clamp(-self.top, self.top).to(torch.int8)
             codes.append(whole.reshape(-1)[: tree[name].numel()])
             scales.append(scale)
-        flat = torch.cat(codes)
-        return {"codes": flat if self.bits == 8 else _in_pairs(flat), "scales": torch.cat(scales)}
+        return {"codes": _joined(torch.cat(codes), self.bits), "scales": torch.cat(scales)}
 
     def unpack(self, packed: Tree, plain: Spec) -> Tree:
         _check(packed, self.packed(plain))
         numbers, scales = _numbers(plain), packed["scales"].float()
         if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
             raise Unfit("packed", "a scale is negative, infinite or no number")
-        codes = packed["codes"] if self.bits == 8 else _apart(packed["codes"])
-        if bool((codes[numbers:] != 0).any()):
-            raise Unfit("packed", "the half byte after the last number is not 0")
+        codes = _apart(packed["codes"], self.bits, numbers)
         if bool((codes < -self.top).any()):
             raise Unfit("packed", f"a number is below {-self.top}")
         tree, start, first = Tree(), 0, 0
@@ -200,10 +202,10 @@ def code_of(words: Any) -> Code:
     match words:
         case {"kind": "bf16", **rest} if not rest:
             return Bf16()
-        case {"kind": "int8" | "int4" as kind, "group": int(group), **rest} if (
-            not rest and 0 < group <= _BLOCK
+        case {"kind": str(kind), "group": int(group), **rest} if (
+            not rest and kind in BITS and 0 < group <= _BLOCK
         ):
-            return Whole(8 if kind == "int8" else 4, group)
+            return Whole(BITS[kind], group)
         case {"kind": "topk", "share": float(share), **rest} if not rest and 0 < share <= 1:
             return Largest(share)
     raise ValueError("no code of that name and form")
@@ -248,14 +250,24 @@ def _largest(magnitudes: np.ndarray[Any, np.dtype[np.float32]], count: int) -> A
     return np.sort(np.concatenate([above, equal]))
 
 
-def _in_pairs(codes: Tensor) -> Tensor:
-    even = torch.nn.functional.pad(codes, (0, len(codes) % 2)).view(torch.uint8).view(-1, 2)
-    return (even[:, 0] & 15) | (even[:, 1] << 4)
+def _joined(codes: Tensor, bits: int) -> Tensor:
+    """Whole numbers (int8) in so many bits each, in two's complement."""
+    if bits == 8:
+        return codes.view(torch.uint8)
+    single = np.unpackbits(codes.view(torch.uint8).numpy()[:, None], axis=1, bitorder="little")
+    return torch.from_numpy(np.packbits(single[:, :bits].reshape(-1), bitorder="little"))
 
 
-def _apart(pairs: Tensor) -> Tensor:
-    halves = torch.stack([pairs & 15, pairs >> 4], dim=1).reshape(-1).to(torch.int8)
-    return torch.where(halves > 7, halves - 16, halves)
+def _apart(joined: Tensor, bits: int, count: int) -> Tensor:
+    """The whole numbers again. Raises `Unfit` where bits after the last one are set."""
+    if bits == 8:
+        return joined.view(torch.int8)
+    single = np.unpackbits(joined.numpy(), bitorder="little")
+    if single[count * bits :].any():
+        raise Unfit("packed", "bits after the last number are not 0")
+    few = np.packbits(single[: count * bits].reshape(count, bits), axis=1, bitorder="little")
+    high = 8 - bits
+    return (torch.from_numpy(few.reshape(-1)) << high).view(torch.int8) >> high  # the sign, spread
 
 
 def _check(packed: Tree, wanted: Spec) -> None:

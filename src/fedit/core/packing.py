@@ -69,8 +69,9 @@ class Downward:
     """Clients receive every public role in fp32 packed: its values, and what rounds before left out of them.
 
     A round is computed from what was received, on the server too: w ← x + Δ where x = w + e − e⁺ was
-    received (error feedback), so that w is the start and all steps, but for the last error alone. Rounding is to the nearest:
-    x + e⁺ is then w + e exactly, and what no round changes is received as the same bits each time.
+    received (error feedback), so that w is the start and all steps, but for the last error alone. Rounding
+    is to the nearest: x + e⁺ is then w + e exactly, and what no round changes is received as the same bits
+    each time.
     """
 
     code: Code
