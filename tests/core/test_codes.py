@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedit.core.bits import apart, joined
 from fedit.core.codes import Bf16, Largest, Unfit, Whole, code_of
 from fedit.core.tree import same, spec
 
@@ -153,6 +154,16 @@ def test_places_beyond_two_bytes_are_found():
     assert found["b"].nonzero().tolist() == [[65_536], [199_999]]
 
 
+@pytest.mark.parametrize("bits", [2, 3, 5])
+def test_many_numbers_are_laid_bit_by_bit_in_pieces_as_at_once(bits, monkeypatch):
+    top = 2 ** (bits - 1) - 1
+    whole = torch.from_numpy(np.random.default_rng(0).integers(-top, top + 1, 77).astype(np.int8))
+    at_once = joined(whole, bits)
+    monkeypatch.setattr("fedit.core.bits._AT_ONCE", 8)
+    assert torch.equal(joined(whole, bits), at_once)
+    assert torch.equal(apart(at_once, bits, 77), whole)
+
+
 SHORT = {"w": torch.tensor([1.0, -2.0, 3.0, 0.5, 7.0])}
 BROKEN = {
     "another part": (Bf16(), {"other": torch.zeros(1)}, "names"),
@@ -208,6 +219,7 @@ def test_what_cannot_be_a_packed_tree_is_refused_with_a_reason(case):
         {},
         {"kind": "int8"},
         {"kind": "int8", "group": 0},
+        {"kind": "int8", "group": True},
         {"kind": "int8", "group": 64.0},
         {"kind": "int7", "group": 64},
         {"kind": "topk", "share": 0.0},

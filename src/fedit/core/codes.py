@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedit.core.amounts import part_of
+from fedit.core.bits import apart, joined, largest, rounded_up, short
 from fedit.core.errors import FeditError
 from fedit.core.tree import Spec, Tree, misfit
 
@@ -21,7 +22,6 @@ BITS: dict[str, Bits] = {"int2": 2, "int3": 3, "int4": 4, "int5": 5, "int6": 6, 
 """Bits of a number, by the name of its code."""
 
 _BLOCK = 1 << 16  # numbers whose places two bytes can tell apart
-_MOST = torch.finfo(torch.bfloat16).max
 
 
 class Unfit(FeditError):
@@ -61,7 +61,7 @@ class Bf16:
         return {"values": ((_numbers(plain),), torch.bfloat16)}
 
     def pack(self, tree: Tree, rng: np.random.Generator | None = None) -> Tree:
-        return {"values": _short(_flat(tree))}
+        return {"values": short(_flat(tree))}
 
     def unpack(self, packed: Tree, plain: Spec) -> Tree:
         _check(packed, self.packed(plain))
@@ -98,7 +98,7 @@ class Whole:
         codes, scales = [torch.zeros(0, dtype=torch.int8)], [torch.zeros(0, dtype=torch.bfloat16)]
         for name in sorted(tree):
             rows = self._rows(tree[name].detach().reshape(-1).float())
-            scale = _rounded_up(rows.abs().amax(1).double() / self.top)
+            scale = rounded_up(rows.abs().amax(1).double() / self.top)
             ratio = torch.where(scale[:, None] > 0, rows / scale.float()[:, None], 0.0)
             if rng is None:
                 whole = ratio.round()
@@ -108,14 +108,17 @@ class Whole:
             whole = whole.clamp(-self.top, self.top).to(torch.int8)
             codes.append(whole.reshape(-1)[: tree[name].numel()])
             scales.append(scale)
-        return {"codes": _joined(torch.cat(codes), self.bits), "scales": torch.cat(scales)}
+        return {"codes": joined(torch.cat(codes), self.bits), "scales": torch.cat(scales)}
 
     def unpack(self, packed: Tree, plain: Spec) -> Tree:
         _check(packed, self.packed(plain))
         numbers, scales = _numbers(plain), packed["scales"].float()
         if not bool((torch.isfinite(scales) & (scales >= 0)).all()):
             raise Unfit("packed", "a scale is negative, infinite or no number")
-        codes = _apart(packed["codes"], self.bits, numbers)
+        try:
+            codes = apart(packed["codes"], self.bits, numbers)
+        except ValueError as error:
+            raise Unfit("packed", str(error)) from None
         if bool((codes < -self.top).any()):
             raise Unfit("packed", f"a number is below {-self.top}")
         tree, start, first = Tree(), 0, 0
@@ -164,7 +167,7 @@ class Largest:
         for name in sorted(tree):
             size = tree[name].numel()
             own = flat[start : start + size].abs().numpy()
-            found.append(start + _largest(own, self._kept(size)))
+            found.append(start + largest(own, self._kept(size)))
             start += size
         places = np.concatenate(found)
         blocks = -(-len(flat) // _BLOCK)
@@ -172,7 +175,7 @@ class Largest:
         return {
             "counts": torch.from_numpy(counts),
             "places": torch.from_numpy((places % _BLOCK).astype(np.uint16)),
-            "values": _short(flat[torch.from_numpy(places)]),
+            "values": short(flat[torch.from_numpy(places)]),
         }
 
     def unpack(self, packed: Tree, plain: Spec) -> Tree:
@@ -203,7 +206,7 @@ def code_of(words: Any) -> Code:
         case {"kind": "bf16", **rest} if not rest:
             return Bf16()
         case {"kind": str(kind), "group": int(group), **rest} if (
-            not rest and kind in BITS and 0 < group <= _BLOCK
+            not rest and kind in BITS and not isinstance(group, bool) and 0 < group <= _BLOCK
         ):
             return Whole(BITS[kind], group)
         case {"kind": "topk", "share": float(share), **rest} if not rest and 0 < share <= 1:
@@ -226,48 +229,6 @@ def _shaped(flat: Tensor, plain: Spec) -> Tree:
     found = dict(zip(names, parts, strict=True))
     # each in memory of its own: a checkpoint or a message copies what shares memory
     return {n: found[n].to(dtype, copy=True).view(shape) for n, (shape, dtype) in plain.items()}
-
-
-def _short(values: Tensor) -> Tensor:
-    """bf16; what rounding would make infinite stays the largest number there is."""
-    return values.clamp(-_MOST, _MOST).to(torch.bfloat16)
-
-
-def _rounded_up(values: Tensor) -> Tensor:
-    """The least bf16 that is not below the value (≥ 0)."""
-    near = values.to(torch.bfloat16)
-    above = (near.view(torch.int16) + 1).view(torch.bfloat16)
-    return torch.where(near.double() < values, above, near)
-
-
-def _largest(magnitudes: np.ndarray[Any, np.dtype[np.float32]], count: int) -> Any:
-    """Places of the largest, in order; of equals the first, on any number of threads."""
-    if count == len(magnitudes):
-        return np.arange(count)
-    least = np.partition(magnitudes, len(magnitudes) - count)[len(magnitudes) - count]
-    above = np.flatnonzero(magnitudes > least)
-    equal = np.flatnonzero(magnitudes == least)[: count - len(above)]
-    return np.sort(np.concatenate([above, equal]))
-
-
-def _joined(codes: Tensor, bits: int) -> Tensor:
-    """Whole numbers (int8) in so many bits each, in two's complement."""
-    if bits == 8:
-        return codes.view(torch.uint8)
-    single = np.unpackbits(codes.view(torch.uint8).numpy()[:, None], axis=1, bitorder="little")
-    return torch.from_numpy(np.packbits(single[:, :bits].reshape(-1), bitorder="little"))
-
-
-def _apart(joined: Tensor, bits: int, count: int) -> Tensor:
-    """The whole numbers again. Raises `Unfit` where bits after the last one are set."""
-    if bits == 8:
-        return joined.view(torch.int8)
-    single = np.unpackbits(joined.numpy(), bitorder="little")
-    if single[count * bits :].any():
-        raise Unfit("packed", "bits after the last number are not 0")
-    few = np.packbits(single[: count * bits].reshape(count, bits), axis=1, bitorder="little")
-    high = 8 - bits
-    return (torch.from_numpy(few.reshape(-1)) << high).view(torch.int8) >> high  # the sign, spread
 
 
 def _check(packed: Tree, wanted: Spec) -> None:
