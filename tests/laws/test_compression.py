@@ -35,6 +35,8 @@ every_in_short = pytest.mark.parametrize(
     + [(n, code) for n in ("fedavg", "scaffold", "hetlora, mixed") for code in CODES.values()],
 )
 in_short = pytest.mark.parametrize("code", CODES.values(), ids=CODES.keys())
+COARSE = {name: CODES[name] for name in ("int4", "topk", "mixed")}
+coarse = pytest.mark.parametrize("code", COARSE.values(), ids=COARSE.keys())
 
 
 def same_states(one: State, other: State) -> bool:
@@ -105,7 +107,7 @@ def test_a_fine_code_is_close_to_none(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["scaffold", "fedex_lora", "ifca", "afl"])
-@in_short
+@coarse
 def test_every_client_of_a_round_receives_the_same_bytes(name, code, tmp_path):
     """What is unpacked from a client's own message is what the server computes from."""
     algorithm = code(ALGORITHMS[name].make())
@@ -124,7 +126,7 @@ def test_every_client_of_a_round_receives_the_same_bytes(name, code, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ffa_lora", "rolora", "fedper", "fedsa_lora"])
-@in_short
+@coarse
 def test_what_no_round_changes_is_received_as_the_same_bits(name, code, tmp_path):
     algorithm = code(ALGORITHMS[name].make())
     done = Toy(tmp_path).run(algorithm, until=6)
@@ -138,7 +140,7 @@ def test_what_no_round_changes_is_received_as_the_same_bits(name, code, tmp_path
 
 
 @pytest.mark.parametrize("name", ["ffa_lora", "rolora", "fedex_lora", "flora"])
-@in_short
+@coarse
 def test_exact_methods_stay_exact_about_what_arrived(name, code, tmp_path):
     """Ranks may be unlike, factors coarse: the server's step is the mean of the products that came."""
     if name == "flora" and code is CODES["topk"]:
