@@ -20,6 +20,7 @@ from fedit.core.gate import not_finite
 from fedit.core.lora import rank_of
 from fedit.core.messages import ADAPTER, Order, State
 from fedit.core.rounds import make_order
+from fedit.core.seats import as_it_is
 from fedit.core.tree import Tree, same
 from fedit.corpus import read_data
 from fedit.engines.homes import Homes
@@ -178,7 +179,8 @@ def _rows(job: Job, limit: int | None) -> _Rows:
 def _order(job: Job, state: State) -> Order:
     """What every client would receive now."""
     everyone = replace(job.policy, select=Uniform(1.0))
-    return make_order(state, 0, job.algorithm, everyone, job.engine.clients(), job.plan.seed)
+    whole = replace(job.algorithm, down=as_it_is)  # the result is not sent in a short form
+    return make_order(state, 0, whole, everyone, job.engine.clients(), job.plan.seed)
 
 
 def _model(

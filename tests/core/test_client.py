@@ -5,11 +5,13 @@ import torch
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.core.client import KEPT, MEMORY, answer
+from fedit.core.codes import Unfit
 from fedit.core.errors import FeditError, InputError
 from fedit.core.messages import ADAPTER, Home, Order, Update
 from fedit.core.seats import Algorithm, Fit, Work
+from fedit.core.shares import combined
 from fedit.core.sums import Sum
-from fedit.core.tree import same
+from fedit.core.tree import same, spec
 from tests.toy import SHAPES, Toy, last, toy_policy, tree
 
 A, B = sorted(SHAPES)
@@ -153,14 +155,21 @@ class Affine:
     factor: float
     shift: float
     log: list[str]
+    late: bool = True
 
-    def seal(self, update, asked):
+    def seal(self, update, asked, home):
         self.log.append("seal " + self.name)
         sealed = {n: t * self.factor + self.shift for n, t in update.payload[ADAPTER].items()}
-        return replace(update, payload={ADAPTER: sealed})
+        return replace(update, payload={ADAPTER: sealed}), {self.name: {"n": torch.ones(1)}}
 
-    def open(self, total: Sum, asked):
-        self.log.append("open " + self.name)
+    def sealed(self, plain):
+        return plain
+
+    def open(self, update, asked, plain):
+        raise AssertionError("one that is late opens totals only")
+
+    def settle(self, total: Sum, asked):
+        self.log.append("settle " + self.name)
         opened = (total.numbers[ADAPTER] - self.shift * total.mass()) / self.factor
         return replace(total, numbers={ADAPTER: opened})
 
@@ -180,15 +189,62 @@ def test_what_diverged_is_not_kept_either():
         answer(order(), "c0", Home(), Spy(), replace(fedavg(), local=Astray()))
 
 
-def test_guards_seal_in_order_and_open_in_reverse(tmp_path):
+def test_late_guards_seal_in_order_and_settle_the_total_in_reverse(tmp_path):
     log: list[str] = []
     guards = (Affine("first", 2.0, 0.0, log), Affine("second", 1.0, 8.0, log))
     algorithm = replace(fedavg(), guards=guards)
     guarded = Toy(tmp_path / "a").run(algorithm, until=1, policy=toy_policy(2))
     plain = Toy(tmp_path / "b").run(fedavg(), until=1, policy=toy_policy(2))
-    assert log == ["seal first", "seal second"] * 2 + ["open second", "open first"]
+    assert log == ["seal first", "seal second"] * 2 + ["settle second", "settle first"]
     for name, value in last(plain).items():
         torch.testing.assert_close(last(guarded)[name], value, rtol=0, atol=1e-5)
+
+
+@dataclass
+class Marked:
+    """Adds a tensor of its own to what travels and takes it off again where updates are added."""
+
+    name: str
+    late: bool
+    log: list[str]
+
+    def seal(self, update, asked, home):
+        adapter = {**update.payload[ADAPTER], self.name: torch.full((2,), 5.0)}
+        return replace(update, payload={ADAPTER: adapter}), {}
+
+    def sealed(self, plain):
+        return {ADAPTER: {**plain[ADAPTER], self.name: ((2,), torch.float32)}}
+
+    def open(self, update, asked, plain):
+        self.log.append(self.name)
+        if update.client == "c1":
+            raise Unfit("mark", "has another mark")
+        adapter = dict(update.payload[ADAPTER])
+        del adapter[self.name]
+        assert spec(adapter) == plain[ADAPTER]
+        return replace(update, payload={ADAPTER: adapter})
+
+    def settle(self, total, asked):
+        return total
+
+
+@pytest.mark.parametrize("kind", ["inprocess", "hosted"])
+def test_updates_are_opened_in_reverse_before_the_gate_as_far_as_no_guard_is_late(kind, tmp_path):
+    log: list[str] = []
+    marks = (Marked("inner", False, log), Marked("outer", False, log))
+    everyone = toy_policy(1.0, minimum=1)
+    algorithm = replace(fedavg(), guards=marks)
+    [done] = Toy(tmp_path / "a", clients=2).run(algorithm, kind, until=1, policy=everyone)
+    assert log == ["outer", "inner", "outer"]  # what could not be opened goes no further
+    assert [(f.client, f.reason) for f in done.failures] == [("c1", "mark")]
+    assert done.metrics.keys() == {"c0"}
+    log.clear()
+    algorithm = replace(fedavg(), guards=(Marked("inner", False, log), Marked("late", True, log)))
+    total = combined(
+        Toy(tmp_path / "b").engine(algorithm).ask(order()), ["c0"], order(), algorithm
+    ).total
+    assert log == []  # nor can what lies below a late guard be opened
+    assert {"inner", "late"} < total.mean().keys()
 
 
 def test_an_algorithm_that_names_the_adapter_among_its_further_roles_is_refused():

@@ -1,10 +1,12 @@
 """IFCA: several models, each client trains the one that fits it best (Ghosh et al., arXiv 2006.04088)."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 
 from fedit.algorithms.fedavg import Mean, Replace, fedavg
+from fedit.core.codes import Unfit
 from fedit.core.messages import ADAPTER, CLUSTER, Home, Order, State, Update, models, role_of
 from fedit.core.seats import Algorithm, Fitter, Work
 from fedit.core.seeds import stream
@@ -29,6 +31,14 @@ def chosen(known: list[Tree], fit: Fitter) -> int:
     """The number of the model with the least loss, the first of equals."""
     losses = [fit.loss(model) for model in known] if len(known) > 1 else [0.0]
     return losses.index(min(losses))
+
+
+def from_chosen(update: Update, order: Order) -> Tree:
+    """The model that an update was trained from. Raises `Unfit` where it names none that there is."""
+    known, said = models(order.public), update.metrics.get(CLUSTER, math.nan)
+    if said not in range(len(known)):
+        raise Unfit("metrics", f"{CLUSTER} is {said}, expected 0 to {len(known) - 1}")
+    return known[int(said)]
 
 
 def best_model(received: Tree, order: Order, home: Home, fit: Fitter) -> Tree:
@@ -91,4 +101,5 @@ def ifca(clusters: int, spread: float = 0.1, seed: int = 0) -> Algorithm[Sum]:
         begins=best_model,
         own=best_model,
         reads={CLUSTER: (0.0, clusters - 1.0)},
+        origin=from_chosen,
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedit import config
 from fedit.build.algorithms import make_algorithm
+from fedit.build.compression import with_compression
 from fedit.build.model import adapt, forward_of, make_base, trains_base
 from fedit.build.words import make_objective
 from fedit.config import Plan
@@ -61,7 +62,8 @@ class Hosting:
         """A worker's host, with a model of its own on shared weights."""
         model = self.lent.open_model() if self.lent else make_base(self.plan)[0].model
         adapted = adapt(self.plan, model)
-        algorithm = self.algorithm or make_algorithm(self.plan, self.population)
+        method = self.algorithm or make_algorithm(self.plan, self.population)
+        algorithm = with_compression(method, self.plan.compression)
         device = next(adapted.model.parameters()).device
         forward = forward_of(self.plan, adapted, self.pad, device)
         encoded = EncodedSet.open(self.folder / TOKENS[0])

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedit import config
 from fedit.build.algorithms import make_algorithm
+from fedit.build.compression import with_compression
 from fedit.build.hosting import (
     PRELOAD,
     Hosting,
@@ -117,7 +118,7 @@ def build(
     ]
     if elsewhere is not None:
         population = list(elsewhere.clients())
-    method = algorithm or make_algorithm(plan, population)
+    method = with_compression(algorithm or make_algorithm(plan, population), plan.compression)
     method.scope(0, frozenset(adapted.parameters))  # refuses names that are not there
     lending = shared.bare() if shared else None
     odds = odds_of(plan, shares, [labels[dealt[row]] for row in encoded.rows if labels])

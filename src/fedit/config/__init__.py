@@ -4,6 +4,7 @@ Names stay words here; `fedit.build` turns them into objects. Nothing is loaded 
 """
 
 from fedit.config.algorithm import Algorithm
+from fedit.config.compression import Bf16, Code, Compression, TopK, Whole
 from fedit.config.data import (
     Data,
     Dirichlet,
@@ -30,6 +31,9 @@ __all__ = [
     "Adapter",
     "Algorithm",
     "Amount",
+    "Bf16",
+    "Code",
+    "Compression",
     "Data",
     "Dirichlet",
     "Engine",
@@ -60,6 +64,8 @@ __all__ = [
     "Split",
     "Study",
     "Template",
+    "TopK",
     "Virtual",
+    "Whole",
     "Workers",
 ]

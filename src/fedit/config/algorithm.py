@@ -249,3 +249,6 @@ LORA_ONLY = (
 
 MIXED_RANKS = ("hetlora", "flexlora", "flora")
 """Methods whose clients may have adapters of unlike ranks."""
+
+REDRAWN = ("flora", "flexlora")
+"""Methods whose factors of one round are not those of the last, moved."""

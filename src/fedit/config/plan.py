@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedit.config.algorithm import LORA_ONLY, MIXED_RANKS, Algorithm, FedAvg, PFedMe
+from fedit.config.algorithm import LORA_ONLY, MIXED_RANKS, REDRAWN, Algorithm, FedAvg, PFedMe
+from fedit.config.compression import Compression, TopK
 from fedit.config.data import Data, Iid, Partition, Template
 from fedit.config.engine import Engine, InProcess
 from fedit.config.model import Adapter, Lora, Model
@@ -27,6 +28,7 @@ class Plan(Section):
     gate: Gate = Gate()
     local: Local = Local(epochs=1)
     algorithm: Algorithm = FedAvg()
+    compression: Compression = Compression()
     evaluation: Evaluation = Evaluation()
     engine: Engine = InProcess()
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default_factory=list)
@@ -87,7 +89,7 @@ class Plan(Section):
             )
         if self.evaluation.clients and not self.partition.validation:
             troubles.append("evaluation.clients needs partition.validation > 0, e.g. 0.1")
-        return troubles + self._unfit() + self._unstackable()
+        return troubles + self._unfit() + self._incompressible() + self._unstackable()
 
     def _unfit(self) -> list[str]:
         """What the algorithm cannot be combined with."""
@@ -135,6 +137,29 @@ class Plan(Section):
             troubles.append(
                 f"adapter.ranks needs an algorithm that combines unlike ranks ({', '.join(MIXED_RANKS)}), "
                 f"not {name}"
+            )
+        return troubles
+
+    def _incompressible(self) -> list[str]:
+        """What cannot travel in the planned short form."""
+        name, up, down = self.algorithm.name, self.compression.up, self.compression.down
+        troubles = []
+        if down and getattr(self.adapter, "ranks", None):
+            troubles.append(
+                "compression.down packs what all clients receive, but with adapter.ranks each receives "
+                "a part of its own: drop one (compression.up goes with adapter.ranks)"
+            )
+        sparse = [w for w, how in (("up", up), ("down", down)) if isinstance(how, TopK)]
+        if name in REDRAWN:
+            troubles += [
+                f"compression.{way} topk sends later what it leaves out, but algorithm {name} makes other "
+                "factors in every round, to which it does not belong: use kind int8 or int4"
+                for way in sparse
+            ]
+        elif name == "fedex_lora" and "down" in sparse:
+            troubles.append(
+                "compression.down topk would leave out most of what algorithm fedex_lora writes into the "
+                "base: use kind int8 or int4"
             )
         return troubles
 

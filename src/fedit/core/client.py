@@ -41,10 +41,10 @@ def answer(
             )
     payload = {ADAPTER: only(work.fit.fitted, order.travels), **work.extra}
     update = Update(client, order.round, order.attempt, payload, work.fit.metrics)
-    for guard in algorithm.guards:
-        update = guard.seal(update, order)
-
     stays = dict(work.home)
+    for guard in algorithm.guards:
+        update, keeps = guard.seal(update, order, home)
+        stays |= keeps
     private = only(work.fit.fitted, order.trains - order.travels)
     if kept := {**home.payload.get(KEPT, {}), **private}:  # what did not train stays as it was
         stays[KEPT] = kept

@@ -13,7 +13,7 @@ from fedit.core.header import difference
 from fedit.core.messages import ADAPTER, Failure, Order, Reply, Update, received_by
 from fedit.core.norms import metric, norms
 from fedit.core.sums import blocks
-from fedit.core.tree import Spec, Tree, only, spec
+from fedit.core.tree import Specs, Tree, only, spec
 
 METRICS = 32
 """The most metrics that a client may report."""
@@ -38,7 +38,7 @@ def not_finite(tree: Tree) -> str | None:
     return next((name for name, t in tree.items() if not bool(torch.isfinite(t).all())), None)
 
 
-def expected(order: Order, roles: tuple[str, ...], client: str = "") -> dict[str, Spec]:
+def expected(order: Order, roles: tuple[str, ...], client: str = "") -> Specs:
     """Names, shapes and dtypes, by role, of this client's update; unless one is named, of most clients'."""
     travels = spec(only(received_by(client, order), order.travels))
     return dict.fromkeys((ADAPTER, *roles), travels)
@@ -47,7 +47,7 @@ def expected(order: Order, roles: tuple[str, ...], client: str = "") -> dict[str
 def gate(
     reply: Reply,
     order: Order,
-    wanted: Mapping[str, Spec],
+    wanted: Specs,
     reads: Mapping[str, Range] | None = None,
 ) -> Reply:
     """Let an update through or make it a Failure: stale, metrics, roles, names, shape, dtype, norm …
@@ -77,7 +77,7 @@ def _bounded(update: Update, order: Order) -> Reply:
 
 
 def _fault(
-    update: Update, order: Order, wanted: Mapping[str, Spec], reads: Mapping[str, Range]
+    update: Update, order: Order, wanted: Specs, reads: Mapping[str, Range]
 ) -> tuple[str, str]:
     if (update.round, update.attempt) != (order.round, order.attempt):
         answered, asked = (update.round, update.attempt), (order.round, order.attempt)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 
+from fedit.core.codes import Code
 from fedit.core.tree import Tree
 
 Payload = dict[str, Tree]
@@ -68,6 +69,14 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """Roles of a payload in the short form in which they travel."""
+
+    code: Code
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """Server → clients: train from `public`.
 
@@ -75,6 +84,7 @@ class Order:
     combined and `pace` how far the server moves towards their mean. `trains` and `travels` name the
     parameters that are trained and the ones that leave the client; `personal` holds what differs for one
     client. `caps` is the gate's: by role the most that an update's norm may be, none of a client's business.
+    `packed` is what travels in place of those roles of `public`, which hold what it is unpacked to.
     """
 
     round: int
@@ -87,6 +97,7 @@ class Order:
     pace: float = 1.0
     personal: Mapping[str, Payload] = field(default_factory=dict)
     caps: Mapping[str, float] = field(default_factory=dict)
+    packed: Packed | None = None
 
     @property
     def cohort(self) -> tuple[str, ...]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from fedit.core.amounts import part_of
 from fedit.core.errors import FeditError
-from fedit.core.messages import Client, Failure, Metrics, Order, State
+from fedit.core.messages import Client, Failure, Metrics, Order, Packed, State
 from fedit.core.norms import NO_BOUNDS, Bounds
-from fedit.core.seats import Algorithm, Engine, Select, Weigh
+from fedit.core.seats import Algorithm, Engine, Select, Sent, Weigh
 from fedit.core.seeds import generator
 from fedit.core.shares import shares
 
@@ -72,10 +72,11 @@ def rounds(
     Same arguments → same bits. Raises `TooFewReplies`.
     """
     while state.round < until:
+        sent = algorithm.down(state)
         failures: list[Failure] = []
         population = engine.clients()  # over a network it may grow
         for attempt in range(policy.attempts):
-            order = make_order(state, attempt, algorithm, policy, population, seed)
+            order = _order(sent, attempt, algorithm, policy, population, seed)
             total, metrics = algorithm.combine.start(order), dict[str, Metrics]()
             for share in shares(engine.ask(order), order, algorithm):  # streaming, in cohort order
                 total = algorithm.combine.merge(total, share.total)
@@ -89,10 +90,12 @@ def rounds(
         if left_out := [client for client in order.cohort if client not in metrics]:
             engine.take_back(order, left_out)
         for guard in reversed(algorithm.guards):
-            total = guard.open(total, order)
-        stepped = replace(algorithm.server.step(state, total, order), round=state.round + 1)
+            total = guard.settle(total, order)
+        stepped = algorithm.server.step(sent.state, total, order)
+        private = {**stepped.private, **sent.memory}
+        stepped = replace(stepped, round=state.round + 1, private=private)
         stepped = policy.bounds.remember(state, stepped, metrics, order)
-        told = algorithm.measure(state, stepped, total, order)
+        told = algorithm.measure(sent.state, stepped, total, order)
         state = stepped
         yield Round(state, order, metrics, failures, told)
 
@@ -106,6 +109,18 @@ def make_order(
     seed: int,
 ) -> Order:
     """Draw the cohort of a round from the run's seed and say what it shall do."""
+    return _order(algorithm.down(state), attempt, algorithm, policy, population, seed)
+
+
+def _order(
+    sent: Sent,
+    attempt: int,
+    algorithm: Algorithm[Any],
+    policy: Policy,
+    population: Sequence[Client],
+    seed: int,
+) -> Order:
+    state = sent.state
     rng = generator(seed, "cohort", state.round, attempt)
     weights = policy.weigh(policy.select(population, rng), population)
     trains, travels = algorithm.scope(state.round, frozenset(state.adapter))
@@ -113,4 +128,12 @@ def make_order(
         state.round, attempt, seed, state.public, weights.by_client, trains, travels, weights.pace
     )
     caps = policy.bounds.caps(state, algorithm.local.roles)
-    return replace(algorithm.prepare(state, usual), caps=caps)
+    order = replace(algorithm.prepare(state, usual), caps=caps)
+    if sent.packed is None:
+        return order
+    packed = {  # what was not replaced meanwhile
+        role: tree
+        for role, tree in sent.packed.payload.items()
+        if order.public.get(role) is state.public[role]
+    }
+    return replace(order, packed=Packed(sent.packed.code, packed))

@@ -17,12 +17,14 @@ from fedit.core.messages import (
     Member,
     Metrics,
     Order,
+    Packed,
     Payload,
     Reply,
     State,
     Update,
+    received_by,
 )
-from fedit.core.tree import Tree
+from fedit.core.tree import Specs, Tree
 
 Pull = Callable[[Tree], Tree]
 """Current parameters → what is added to their gradient, name by name (FedProx, SCAFFOLD, Ditto)."""
@@ -167,11 +169,64 @@ class Server(Protocol[T_in]):
 
 
 class Guard(Protocol):
-    """Seals an update on the client and opens the total on the server, in reverse order of sealing."""
+    """What an update passes on its way: sealed on the client, opened where it is added, settled in the total.
 
-    def seal(self, update: Update, order: Order) -> Update: ...
+    Guards seal in their order and open in reverse, before the gate. What a `late` one has sealed stays
+    so until the total: the gate, and then the sum, see it as it is (a secure sum). One that
+    is not late may settle the total too (noise for all).
+    """
 
-    def open(self, total: Any, order: Order) -> Any: ...
+    @property
+    def late(self) -> bool: ...
+
+    def seal(self, update: Update, order: Order, home: Home) -> tuple[Update, Payload]:
+        """On the client: what travels, and what the client keeps for the next time, by role."""
+        ...
+
+    def sealed(self, plain: Specs) -> Specs:
+        """Names, shapes and dtypes of what travels, from those of what is sealed."""
+        ...
+
+    def open(self, update: Update, order: Order, plain: Specs) -> Update:
+        """Where updates are added: the update that was sealed, of that spec.
+
+        Raises `Unfit` whatever is wrong with what came.
+        """
+        ...
+
+    def settle(self, total: Any, order: Order) -> Any:
+        """On the server: the total of a round, in reverse order of sealing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a round begins with: `state` as clients receive it, and the server's memory of what they do not.
+
+    The round's step is made from `state`; `memory` becomes part of the next one's private payload.
+    """
+
+    state: State
+    packed: Packed | None = None
+    memory: Payload = field(default_factory=dict)
+
+
+Down = Callable[[State], Sent]
+"""How a state goes out to clients."""
+
+
+def as_it_is(state: State) -> Sent:
+    """Clients receive all of the public payload as it is."""
+    return Sent(state)
+
+
+Origin = Callable[[Update, Order], Tree]
+"""(update without its payload, order) → what its values differ from: all names, of the client's shapes."""
+
+
+def from_received(update: Update, order: Order) -> Tree:
+    """A client begins at what it received."""
+    return received_by(update.client, order)
 
 
 class Select(Protocol):
@@ -283,6 +338,8 @@ class Algorithm(Generic[T]):
     measure: Measure = nothing
     weighs: str = ""
     reads: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    origin: Origin = from_received
+    down: Down = as_it_is
 
     def __post_init__(self) -> None:
         if ADAPTER in self.local.roles:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedit.core.errors import BrokenInvariant
 from fedit.core.gate import expected, gate
+from fedit.core.guards import opened
 from fedit.core.messages import Failure, Order, Reply, Update
 from fedit.core.seats import Algorithm, Answer, Share, T
 
@@ -41,6 +42,7 @@ def combined(
     for reply in replies:  # streaming: one update at a time
         own = reply.client in order.personal
         wanted = expected(order, roles, reply.client) if own else usual
+        reply, wanted = opened(reply, order, algorithm.guards, wanted)
         reply = gate(reply, order, wanted, algorithm.reads)
         if isinstance(reply, Failure):
             share.failures.append(reply)

@@ -13,6 +13,7 @@ from fedit.core.strict import Reason, WireError
 from fedit.core.sums import Sum
 from fedit.core.tree import Spec
 from fedit.core.wire import Block, pack, packed_size, packed_sizes, unpack, unpack_own
+from fedit.engines.short import in_full, in_short
 
 _PERSONAL = "personal."
 _NUMBERS = "numbers"
@@ -59,6 +60,7 @@ def unpack_own_order(block: bytes) -> Order:
 
 
 def _order(payload: Payload, envelope: dict[str, Any], wanted: Mapping[str, type]) -> Order:
+    packed, payload = in_full(payload, envelope)
     _check(envelope, wanted)
     _check_numbers("weights", envelope["weights"])
     _check_names(envelope["trains"] + envelope["travels"])
@@ -73,7 +75,7 @@ def _order(payload: Payload, envelope: dict[str, Any], wanted: Mapping[str, type
         else:
             raise WireError(Reason.ROLES, f"{quoted(role)}: there are {len(clients)} clients")
     envelope |= {key: frozenset(envelope[key]) for key in ("trains", "travels")}
-    return Order(public=public, personal=personal, **envelope)
+    return Order(public=public, personal=personal, packed=packed, **envelope)
 
 
 def pack_update(update: Update) -> bytes:
@@ -139,7 +141,7 @@ def unpack_answer(block: bytes) -> Answer:
 
 def order_sizes(order: Order) -> Callable[[str], int]:
     """Bytes each client receives, by its id; what all receive is measured once."""
-    public = packed_sizes(order.public)
+    public = packed_sizes(_order_parts(order, [])[0])
 
     def size(client: str) -> int:
         payload, envelope = _order_parts(order, [client])
@@ -199,7 +201,8 @@ def _order_parts(order: Order, clients: Sequence[str]) -> tuple[Payload, dict[st
         for number, client in enumerate(clients)
         for role, tree in order.personal.get(client, {}).items()
     }
-    return {**order.public, **personal}, envelope
+    public, envelope = in_short(order, envelope)
+    return {**public, **personal}, envelope
 
 
 def _failure(failure: Failure) -> dict[str, str]:

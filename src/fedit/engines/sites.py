@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fedit.core.errors import FeditError, quoted
 from fedit.core.gate import expected
+from fedit.core.guards import sealed
 from fedit.core.messages import Client, Failure, Order, Reply
+from fedit.core.seats import Guard
 from fedit.core.strict import Reason, WireError
 from fedit.engines.ledger import Ledger
 from fedit.engines.messages import pack_order, unpack_update
@@ -105,6 +107,7 @@ class Sites:
         self.undo: dict[str, list[int]] = {}
         self.refused: dict[str, str] = {}
         self.roles: tuple[str, ...] = ()
+        self.guards: Sequence[Guard] = ()
 
     def clients(self) -> Sequence[Client]:
         """The sites that have enrolled, by name: in the order in which files become clients, too."""
@@ -229,7 +232,8 @@ class Sites:
                 news.answer, site, FAILURE if kind == FAILURE else UPDATE
             )
             if kind == UPDATE:
-                return unpack_update(payload, expected(order, self.roles, site), site)
+                wanted = sealed(self.guards, expected(order, self.roles, site))
+                return unpack_update(payload, wanted, site)
             said = _small(payload)
         except WireError as error:
             return Failure(site, error.reason.value, str(error))

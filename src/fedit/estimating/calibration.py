@@ -16,6 +16,8 @@ from scipy.optimize import nnls
 from fedit.build import Job, forward_of, make_adapter, make_base, on_workers
 from fedit.core.client import answer
 from fedit.core.errors import FeditError
+from fedit.core.gate import expected
+from fedit.core.guards import opened
 from fedit.core.messages import Failure, Order, Update
 from fedit.core.rounds import make_order
 from fedit.engines.homes import Homes
@@ -170,10 +172,15 @@ def _server(job: Job) -> float:
         update = _reply(_engine(job, Path(path), 1), order)  # with all that the method measures
 
     def round() -> None:
+        sent = algorithm.down(state)
         total = algorithm.combine.start(order)
         for _ in range(2):
-            total = algorithm.combine.add(total, update, order)
-        folder.save(replace(algorithm.server.step(state, total, order), round=1), "calibration")
+            plain = expected(order, algorithm.local.roles, update.client)
+            whole, _ = opened(update, order, algorithm.guards, plain)
+            assert isinstance(whole, Update)
+            total = algorithm.combine.add(total, whole, order)
+        stepped = algorithm.server.step(sent.state, total, order)
+        folder.save(replace(stepped, round=1), "calibration")
         folder.log({})
         job.adapted.write(adapter)
 

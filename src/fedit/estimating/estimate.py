@@ -9,7 +9,7 @@ from typing import Any
 
 from fedit.build import Job, build, on_workers
 from fedit.config import Plan, Workers
-from fedit.core.seats import everything
+from fedit.core.seats import as_it_is, everything
 from fedit.core.shares import GROUPS
 from fedit.engines.processes import available_cores
 from fedit.estimating import parameters
@@ -138,8 +138,9 @@ def _estimated(plan: Plan, folder: Path, calibrated: bool, libraries: float) -> 
 
 
 def _of_everything(job: Job) -> Job:
-    """The same run with every parameter in every message, whatever its method picks by name."""
-    return replace(job, algorithm=replace(job.algorithm, scope=everything))
+    """The same run with every parameter in every message as it is, whatever its method picks by name."""
+    whole = replace(job.algorithm, scope=everything, guards=(), down=as_it_is)
+    return replace(job, algorithm=whole)
 
 
 def _timed(found: Estimate, job: Job, loading: float) -> Estimate:

@@ -41,19 +41,20 @@ def keeping(job: Job, tree: Tree, moments: Payload) -> Keeping:
     """What the method holds of an adapter like `tree` and, where they are kept, an optimizer's `moments`."""
     small = {name: torch.ones((1,) * t.dim()) for name, t in tree.items()}
     state, home = job.algorithm.server.init(small), Home()
+    method = replace(job.algorithm, guards=())  # short forms have other shapes
     trainer = _Idle(moments if job.plan.local.keep_optimizer else {})
     for round in range(2):  # some methods train one part of the adapter first and then the other
         order = make_order(
             replace(state, round=round),
             0,
-            job.algorithm,
+            method,
             job.policy,
             job.engine.clients(),
             job.plan.seed,
         )
         client = order.cohort[0]
-        update, home = answer(order, client, home, trainer, job.algorithm)
-    total = job.algorithm.combine.add(job.algorithm.combine.start(order), update, order)
+        update, home = answer(order, client, home, trainer, method)
+    total = method.combine.add(method.combine.start(order), update, order)
     whole = partial(_whole, tree=tree)
     stays = 0
     for role, part in home.payload.items():

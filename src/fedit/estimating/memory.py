@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedit.build import Job
-from fedit.config import InProcess
+from fedit.config import InProcess, TopK
 from fedit.core.amounts import part_of
 from fedit.core.messages import Payload
 from fedit.core.tree import Tree
@@ -67,6 +67,10 @@ def memory(job: Job, tree: Tree, process: int | None = None) -> Memory:
     kept = keeping(job, tree, moments)
     sums = 2 * adapter * (1 + len(job.algorithm.local.roles)) if kept.sums is None else kept.sums
     server, step = sums + kept.state + 2 * adapter, max(3 * 2 * adapter + adapter, kept.step)
+    if plan.compression.down:  # what was received, and what was left out
+        server += 2 * adapter
+    unsent = adapter if isinstance(plan.compression.up, TopK) else 0
+    kept = replace(kept, home=kept.home + unsent)
     home = 2 * kept.home * clients
     logits = max(0, training.peak - training.activations - adapter)
     process = resident() if process is None else process

@@ -9,6 +9,7 @@ import torch
 
 from fedit.build import Job
 from fedit.core.gate import expected
+from fedit.core.guards import sealed
 from fedit.core.lora import rank_of
 from fedit.core.messages import ADAPTER, Metrics, Order, Update
 from fedit.core.rounds import make_order
@@ -81,7 +82,8 @@ def replay(job: Job, tree: Tree) -> Traffic:
 
 def blank_update(job: Job, order: Order, client: str, part: Share) -> Update:
     """An update of the right names and shapes; loss and seconds, not known yet, are long numbers."""
-    wanted = expected(order, job.algorithm.local.roles, client)
+    plain = expected(order, job.algorithm.local.roles, client)
+    wanted = sealed(job.algorithm.guards, plain)
     payload = {
         role: {n: torch.empty(s, dtype=d, device="meta") for n, (s, d) in spec.items()}
         for role, spec in wanted.items()
