@@ -125,7 +125,7 @@ class Toy:
         dropout: float = 0,
     ):
         reply = partial(answer, trainer=self.trainer, algorithm=algorithm)
-        reply = through_bytes(reply, algorithm.local.roles) if kind == "loopback" else reply
+        reply = through_bytes(reply, algorithm) if kind == "loopback" else reply
         engine = InProcess(reply, self.population, Homes(self.folder / place), dropout)
         return Hosted(engine, algorithm) if kind in ("hosted", "pairs") else engine
 

@@ -34,6 +34,9 @@ class Forged:
         for reply in self.inner.ask(order):
             yield self.forge(reply) if reply.client == "c1" else reply
 
+    def take_back(self, order, clients):
+        self.inner.take_back(order, clients)
+
 
 def part(name: str, tensor: torch.Tensor):
     def forge(update: Update) -> Update:

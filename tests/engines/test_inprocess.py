@@ -145,7 +145,7 @@ def test_through_bytes_an_answer_sees_only_its_own_order(tmp_path):
         return echo(asked, client, home)
 
     personal = {c: {ADAPTER: tree(5)} for c in ("c0", "c1")}
-    list(engine(tmp_path, through_bytes(answer)).ask(replace(order(), personal=personal)))
+    list(engine(tmp_path, through_bytes(answer, fedavg())).ask(replace(order(), personal=personal)))
     assert seen[:3] == [(("c0",), {"c0"}), (("c1",), {"c1"}), (("c2",), set())]
 
 

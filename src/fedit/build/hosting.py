@@ -105,7 +105,7 @@ class Hosting:
             return InProcess(shared, population, homes, dropout, how.together, run)
         reply: Answer = partial(answer, trainer=trainer, algorithm=algorithm)
         if how.kind == "loopback":
-            reply = through_bytes(reply, algorithm.local.roles)
+            reply = through_bytes(reply, algorithm)
         return InProcess(reply, population, homes, dropout)
 
 

@@ -1,10 +1,12 @@
 """How updates come through a method's guards, on every engine."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from fedit.core.codes import Unfit
+from fedit.core.gate import expected
 from fedit.core.messages import Failure, Order, Reply
-from fedit.core.seats import Guard
+from fedit.core.seats import Algorithm, Guard
 from fedit.core.tree import Specs
 
 
@@ -13,6 +15,11 @@ def sealed(guards: Sequence[Guard], plain: Specs) -> Specs:
     for guard in guards:
         plain = guard.sealed(plain)
     return plain
+
+
+def travelling(order: Order, client: str, algorithm: Algorithm[Any]) -> Specs:
+    """Names, shapes and dtypes, by role, of what a client sends in answer to an order."""
+    return sealed(algorithm.guards, expected(order, algorithm.local.roles, client))
 
 
 def opened(

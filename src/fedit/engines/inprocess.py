@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from fedit.core.errors import BrokenInvariant, FeditError
-from fedit.core.gate import expected
+from fedit.core.guards import travelling
 from fedit.core.messages import Client, Failure, Home, Order, Reply, Update
+from fedit.core.seats import Algorithm
 from fedit.core.seeds import generator
 from fedit.core.strict import WireError
 from fedit.engines.homes import Homes
@@ -93,15 +95,12 @@ class InProcess:
         return replace(update, metrics={**update.metrics, **traffic})
 
 
-def through_bytes(answer: Answer, roles: tuple[str, ...] = ()) -> Answer:
-    """The same answer with every message packed and read as a stranger's: nothing else can pass.
-
-    `roles` are the further ones that the algorithm's clients send.
-    """
+def through_bytes(answer: Answer, algorithm: Algorithm[Any]) -> Answer:
+    """The same answer with every message packed and read as a stranger's: nothing else can pass."""
 
     def answered(order: Order, client: str, home: Home) -> tuple[Update, Home]:
         update, home = answer(unpack_order(pack_order(order, client)), client, home)
         block = pack_update(update)
-        return unpack_update(block, expected(order, roles, client), client), home
+        return unpack_update(block, travelling(order, client, algorithm), client), home
 
     return answered

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fedit.core.errors import FeditError, quoted
-from fedit.core.gate import expected
-from fedit.core.guards import sealed
+from fedit.core.guards import travelling
 from fedit.core.messages import Client, Failure, Order, Reply
-from fedit.core.seats import Guard
+from fedit.core.seats import Algorithm
 from fedit.core.strict import Reason, WireError
 from fedit.engines.ledger import Ledger
 from fedit.engines.messages import pack_order, unpack_update
@@ -106,8 +105,7 @@ class Sites:
         self.enrolled: dict[str, Client] = {}
         self.undo: dict[str, list[int]] = {}
         self.refused: dict[str, str] = {}
-        self.roles: tuple[str, ...] = ()
-        self.guards: Sequence[Guard] = ()
+        self.algorithm: Algorithm[Any] | None = None
 
     def clients(self) -> Sequence[Client]:
         """The sites that have enrolled, by name: in the order in which files become clients, too."""
@@ -232,8 +230,8 @@ class Sites:
                 news.answer, site, FAILURE if kind == FAILURE else UPDATE
             )
             if kind == UPDATE:
-                wanted = sealed(self.guards, expected(order, self.roles, site))
-                return unpack_update(payload, wanted, site)
+                assert self.algorithm is not None
+                return unpack_update(payload, travelling(order, site, self.algorithm), site)
             said = _small(payload)
         except WireError as error:
             return Failure(site, error.reason.value, str(error))

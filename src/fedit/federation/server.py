@@ -74,8 +74,7 @@ def serving(folder: Path, plan: Plan, tell: Callable[[str, str], None]) -> Itera
         least = part_of(plan.federation.minimum, _cohort(plan, kit), up=True)
         sites.gather(how.wait, least, how.patience)
         with Run(plan, resume=(path / "plan.yaml").exists(), lent=base, elsewhere=sites) as opened:
-            method = opened.job.algorithm
-            sites.roles, sites.guards = tuple(method.local.roles), method.guards
+            sites.algorithm = opened.job.algorithm
             sites.keep = lambda: _keep(path, run, sites)
             sites.keep()
             yield opened
