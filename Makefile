@@ -4,10 +4,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types contract wheel check bench base lock clean
+.PHONY: help install demo test test-federation lint format types contract wheel check bench base lock clean
 
 help:  ## print these targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## make .venv with everything, as pinned in constraints.txt
 
@@ -27,6 +27,9 @@ demo: install  ## the paper's claim on the embedded model: a four-way table and 
 
 test: install  ## run the whole suite
 	$(BIN)/python -m pytest -n 2
+
+test-federation: install  ## kill and restart every process of real federations (a quarter of an hour)
+	$(BIN)/python -m pytest -m network -s tests/federation
 
 lint: install  ## style and formatting
 	$(BIN)/ruff check .

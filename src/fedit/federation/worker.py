@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fedit.build import Job, build, make_base
-from fedit.core.errors import FeditError, InputError
+from fedit.core.errors import FeditError, InputError, brief
 from fedit.core.messages import Failure
 from fedit.core.strict import WireError
 from fedit.engines.frames import Hung, listen, place_of, receive, send
@@ -83,6 +83,9 @@ class Desk:
         except FeditError as error:
             _tell(f"refused: {error}")
             return _sealed(post, label, FAILURE, _failure("refused", str(error)))
+        except (OSError, RuntimeError) as error:  # a full disk, too little memory
+            _tell(f"cannot take part: {error}")
+            return _sealed(post, label, FAILURE, _failure("refused", brief(error)))
 
     def _enrolled(self, label: Label, post: Post, payload: memoryview) -> bytes:
         """Get ready for a run, and say how many rows there are. Raises FeditError."""
@@ -136,9 +139,12 @@ class Desk:
         for round in forgotten:
             clients.homes.take_back([name], round)
         clients.homes.rewind(order.round)
-        with _alarm(policy.seconds):
-            reply = clients.reply(order, name, len(content))
-        clients.homes.flush()
+        try:
+            with _alarm(policy.seconds):
+                reply = clients.reply(order, name, len(content))
+                clients.homes.flush()
+        except OSError as error:  # a full disk
+            reply = Failure(name, "error", brief(error))
         if isinstance(reply, Failure):
             _tell(f"round {order.round + 1}: failed: {reply.detail}")
             return FAILURE, _failure(reply.reason, reply.detail)

@@ -1,0 +1,177 @@
+"""Processes of a federation killed at work: it goes on by itself, with the same bytes where nobody is lost.
+
+Run by `make test-federation`, which prints how long each recovery took.
+"""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+pytest.importorskip("nvflare", reason="needs the extra federation")
+
+from tests.federation.network import FEDIT, federation
+
+pytestmark = pytest.mark.network
+
+ROUNDS = {"rounds": 10}
+
+
+def began(ours, round: int = 2) -> None:
+    ours.start_all()
+    ours.wait_for_round(round)
+
+
+def told(what: str, seconds: float) -> None:
+    print(f"\n{what}: next round after {seconds:.1f} s")
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("a worker killed in training", ("fedit.federation.worker", "north")),
+        ("a site's job process killed", ("worker_process", "north")),
+        ("a site's carrier killed", ("client_train", "north")),
+        ("the server's carrier killed", ("server_train", "server")),
+        ("the server's job process killed", ("runner_process", "server")),
+    ],
+)
+def test_a_process_is_replaced_and_nothing_is_lost(what, words, tmp_path):
+    with federation(tmp_path, federation=ROUNDS) as ours:
+        expected = ours.in_process()
+        began(ours)
+        workers = {s: ours.found("fedit.federation.worker", s)[0].pid for s in ours.sites}
+        done = len(ours.journal())
+        ours.kill(*words)
+        told(what, ours.wait_for_round(done))
+        ours.finish()
+        assert ours.adapter() == expected
+        assert all(record.get("failures", []) == [] for record in ours.journal())
+        for site, pid in workers.items():
+            same = [p.pid for p in ours.found("fedit.federation.worker", site)] == [pid]
+            assert same or words == ("fedit.federation.worker", site), f"{site} stays warm"
+
+
+def test_the_server_killed_goes_on_with_the_sites_warm(tmp_path):
+    with federation(tmp_path, federation=ROUNDS) as ours:
+        expected = ours.in_process()
+        began(ours)
+        workers = [ours.found("fedit.federation.worker", s)[0].pid for s in ours.sites]
+        for _ in range(2):
+            done = len(ours.journal())
+            ours.processes["server"].kill()
+            ours.processes["server"].wait()
+            ours.start("server")
+            told("the server killed", ours.wait_for_round(done))
+        ours.finish()
+        assert ours.adapter() == expected
+        assert [ours.found("fedit.federation.worker", s)[0].pid for s in ours.sites] == workers
+
+
+def test_a_site_killed_rejoins_and_the_others_stay_warm(tmp_path):
+    with federation(tmp_path, federation={"rounds": 14, "minimum": 2}) as ours:
+        began(ours)
+        others = [ours.found("fedit.federation.worker", s)[0].pid for s in ("east", "south")]
+        ours.processes["north"].kill()
+        ours.processes["north"].wait()
+        ours.start("north")
+        trained = ours.said("north").count("trained")
+        took = ours.wait_for(lambda: ours.said("north").count("trained") > trained)
+        print(f"\na site killed: it trains again after {took:.1f} s")
+        ours.finish()
+        assert [
+            ours.found("fedit.federation.worker", s)[0].pid for s in ("east", "south")
+        ] == others
+        assert len(ours.journal()[-1]["clients"]) == 3
+
+
+def test_a_site_that_comes_late_takes_part(tmp_path):
+    engine = {"kind": "sites", "wait": 2}
+    with federation(tmp_path, federation={"rounds": 60, "minimum": 2}, engine=engine) as ours:
+        for name in ("server", "east", "south"):
+            ours.start(name)
+        ours.wait_for_round(2)
+        assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
+        ours.start("north")
+        told("a late site", ours.wait_for(lambda: "north" in ours.journal()[-1]["clients"]))
+
+
+def test_fewer_than_the_minimum_end_the_run_with_names_and_it_goes_on(tmp_path):
+    engine = {"kind": "sites", "wait": 2, "patience": 8}
+    with federation(tmp_path, federation={"rounds": 2, "minimum": 3}, engine=engine) as ours:
+        for name in ("server", "east", "south"):
+            ours.start(name)
+        server = ours.processes["server"]
+        ours.wait_for(lambda: server.poll() is not None)
+        assert server.returncode == 1
+        said = ours.said("server")
+        assert "2 of 3 have enrolled" in said
+        assert "absent: north" in said
+        ours.start("north")
+        ours.start("server")
+        ours.finish()
+
+
+def test_another_recipe_over_the_same_folder_is_refused(tmp_path):
+    with federation(tmp_path, federation={"rounds": 2}) as ours:
+        ours.start_all()
+        ours.finish()
+        ours.start("server", "local.lr=0.5")
+        server = ours.processes["server"]
+        ours.wait_for(lambda: server.poll() is not None)
+        assert server.returncode == 2
+        assert "local.lr: 0.01" in ours.said("server")
+
+
+def test_a_policy_refuses_with_both_values_and_the_rest_go_on(tmp_path):
+    with federation(tmp_path, federation={"rounds": 2, "minimum": 2}) as ours:
+        policy = ours.kits / "north" / "policy.yaml"
+        policy.write_text("steps: 1\n")
+        ours.start_all()
+        ours.finish()
+        assert "steps: the recipe asks for 2, the site allows 1" in ours.said("server")
+        assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
+
+
+@pytest.mark.parametrize("which", ["another authority's", "another site's name", "operator's"])
+def test_a_strangers_certificate_brings_nobody_in(which, tmp_path):
+    with federation(tmp_path, federation={"rounds": 3, "minimum": 2}) as ours:
+        kit = ours.kits / "north" / "carrier" / "startup"
+        if which == "another authority's":
+            (tmp_path / "other").mkdir()
+            with federation(tmp_path / "other") as other:
+                stranger = other.kits / "north" / "carrier" / "startup"
+                for name in ("client.crt", "client.key", "rootCA.pem"):
+                    (kit / name).write_bytes((stranger / name).read_bytes())
+        elif which == "another site's name":  # south's certificate, claiming to be north
+            stranger = ours.kits / "south" / "carrier" / "startup"
+            for name in ("client.crt", "client.key"):
+                (kit / name).write_bytes((stranger / name).read_bytes())
+        else:
+            stranger = ours.kits / "operator" / "carrier" / "startup"
+            for name in ("client.crt", "client.key"):
+                (kit / name).write_bytes((stranger / name).read_bytes())
+        ours.start_all()
+        ours.finish()
+        assert "north: enrolled" not in ours.said("server")
+        assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
+
+
+def test_bad_rows_and_an_expired_kit_are_refused_before_anything_starts(tmp_path):
+    with federation(tmp_path) as ours:
+        bad = tmp_path / "bad.jsonl"
+        bad.write_text('{"instruction": "", "response": 1}\nno json\n')
+        command = [*FEDIT, "join", str(ours.kits / "north"), "--data", str(bad)]
+        found = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+        assert found.returncode == 2
+        assert "bad.jsonl" in found.stderr
+        card = ours.kits / "north" / "fedit.json"
+        card.write_text(_expired(card.read_text()))
+        found = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+        assert found.returncode == 2
+        assert "has expired on 2020" in found.stderr
+
+
+def _expired(text: str) -> str:
+    return json.dumps(json.loads(text) | {"expires": "2020-01-01T00:00:00+00:00"})
