@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-federation lint format types contract wheel check bench base lock clean
+.PHONY: help install demo test test-cluster test-federation lint format types contract wheel check bench base lock clean
 
 help:  ## print these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,7 +26,10 @@ demo: install  ## the paper's claim on the embedded model: a four-way table and 
 	$(BIN)/fedit report runs/demo
 
 test: install  ## run the whole suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+test-cluster: install  ## kill machines, actors and drivers of a Ray cluster
+	$(BIN)/python -m pytest -m cluster tests/engines/test_ray.py
 
 test-federation: install  ## kill and restart every process of real federations (a quarter of an hour)
 	$(BIN)/python -m pytest -m network -s tests/federation

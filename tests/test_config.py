@@ -354,7 +354,7 @@ def sections(of: BaseModel):
 
 def test_no_part_of_a_plan_can_be_changed():
     found = list(sections(plan(data={"train": "microworld", "holdout": {"size": 3}})))
-    assert len(found) == 13
+    assert len(found) == 14
     for section in found:
         name = next(iter(type(section).model_fields))
         with pytest.raises(ValidationError, match="frozen"):

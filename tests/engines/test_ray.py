@@ -95,6 +95,7 @@ def test_actors_give_the_bits_of_one_process(cluster, tmp_path):
         assert {f.client for f in mine.failures} == {f.client for f in other.failures} != set()
 
 
+@pytest.mark.cluster
 def test_actors_killed_at_work_and_idle_change_nothing(cluster, tmp_path):
     toy, algorithm, times = Toy(tmp_path, clients=MANY, keep=True), fedavg(), []
     expected = usual(toy, algorithm, 2)
@@ -120,6 +121,7 @@ def test_actors_killed_at_work_and_idle_change_nothing(cluster, tmp_path):
     assert same(last(done), last(expected))
 
 
+@pytest.mark.cluster
 def test_a_machine_lost_in_a_round_is_survived(cluster, tmp_path):
     toy, algorithm, lost = Toy(tmp_path, clients=MANY, keep=True), fedavg(), []
     expected = usual(toy, algorithm, 2)
@@ -143,6 +145,7 @@ def test_a_machine_lost_in_a_round_is_survived(cluster, tmp_path):
     assert same(last(done), last(expected))
 
 
+@pytest.mark.cluster
 def test_three_deaths_over_one_group_end_the_run(cluster, tmp_path):
     toy, tally = Toy(tmp_path, clients=3), tmp_path / "tally"
     tally.mkdir()
@@ -207,7 +210,7 @@ def works(process: psutil.Process) -> bool:
     return False
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_however_a_run_is_stopped_its_ray_ends(sent, tmp_path):
     recipe, output = tmp_path / "recipe.yaml", tmp_path / "run"

@@ -162,9 +162,12 @@ def test_where_gradients_are_taken_ahead_clients_train_one_after_another(tmp_pat
 
 
 def test_the_same_number_at_once_gives_the_same_bytes_also_through_bytes(tmp_path):
+    def packed(answer):
+        return through_bytes(answer, fedprox(0.1))
+
     results = [
         trained(tmp_path / str(number), supervised(), fedprox(0.1), 3, wrap=wrap)
-        for number, wrap in enumerate((lambda a: a, lambda a: a, through_bytes))
+        for number, wrap in enumerate((lambda a: a, lambda a: a, packed))
     ]
     first, *others = (done[-1].state.adapter for _, done, *_ in results)
     assert all(same(first, other) for other in others)

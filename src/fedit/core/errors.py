@@ -27,7 +27,7 @@ def quoted(value: object, most: int = 80) -> str:
     """A stranger's value in one line of a message: printable ASCII, and no more of it than so much.
 
     >>> quoted("a\\x1b[2J" + "b" * 99, 12)
-    "'a\\\\x1b[2Jbb…"
+    "'a\\\\x1b[2Jbbb…"
     """
     if isinstance(value, str | bytes | list | tuple):
         value = value[: most + 1]  # enough to tell that it is longer, and no more is written out
