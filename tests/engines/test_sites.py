@@ -1,0 +1,300 @@
+"""Sites over a line that is only played: the same bits as in process, and what becomes of every fault."""
+
+import json
+from collections import deque
+
+import pytest
+
+pytest.importorskip("cryptography", reason="needs the extra federation")
+
+from fedit.algorithms.fedavg import fedavg
+from fedit.algorithms.scaffold import scaffold
+from fedit.core.errors import FeditError
+from fedit.core.tree import same
+from fedit.engines import sites as module
+from fedit.engines.keys import new_key
+from fedit.engines.ledger import Post
+from fedit.engines.messages import pack_update, unpack_order
+from fedit.engines.sealed import (
+    ENROLMENT,
+    FAILURE,
+    INVITATION,
+    UPDATE,
+    Terms,
+    read_label,
+)
+from fedit.engines.sites import News, Sites, undone
+from tests.tiny import finish, tiny
+from tests.toy import Toy, last, toy_policy
+
+TERMS = Terms("0" * 32, "a" * 64, "b" * 64)
+SERVER = new_key()
+EVERYONE = toy_policy(1.0, minimum=1)
+
+
+class Site:
+    """A site's worker: answers what is signed for it, as the toy's clients do."""
+
+    def __init__(self, name: str, engine, counts: dict):
+        self.name, self.engine, self.counts = name, engine, counts
+        self.key, self.invited, self.orders = new_key(), False, 0
+
+    def answer(self, message: bytes) -> bytes | None:
+        post = Post(TERMS, self.name, self.key, SERVER.public_key())
+        if read_label(message)[0].kind == INVITATION:
+            label, _ = post.take(message, INVITATION)
+            self.invited = True
+            return self.sealed(post, label, ENROLMENT, json.dumps(self.counts).encode())
+        label, payload = post.take(message)
+        if not self.invited:
+            return self.failure(post, label, "not invited")
+        self.orders += 1
+        forgotten, block = undone(payload)
+        order = unpack_order(block)
+        for round in forgotten:
+            self.engine.homes.take_back([self.name], round)
+        self.engine.homes.rewind(order.round)
+        reply = self.engine.reply(order, self.name, len(block))
+        self.engine.homes.flush()
+        return self.sealed(post, label, UPDATE, pack_update(reply))
+
+    def sealed(self, post, label, kind, content):
+        return post.seal(content, label, kind) + content
+
+    def failure(self, post, label, reason, detail=""):
+        said = json.dumps({"reason": reason, "detail": detail}).encode()
+        return self.sealed(post, label, FAILURE, said)
+
+
+class Line:
+    """Carries messages within this process; what a site does not answer is lost."""
+
+    def __init__(self, all_sites):
+        self.sites, self.news = {site.name: site for site in all_sites}, deque()
+        self.absent, self.closed = set(), False
+
+    def present(self):
+        return frozenset(self.sites) - self.absent
+
+    def post(self, site, number, message, seconds):
+        answer = self.sites[site].answer(message)
+        if answer != b"never":
+            self.news.append(News(site, number, answer, "broke", worker=answer is None))
+
+    def next(self, seconds):
+        return self.news.popleft() if self.news else None
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    for name, seconds in (("_PAUSE", 0.0), ("_ABSENT", 0.05)):
+        monkeypatch.setattr(module, name, seconds)
+
+
+def network(toy: Toy, algorithm, deadline=0.5, **changes):
+    """A line to sites, one a client, each with homes of its own, and the engine over it."""
+    kinds = changes.pop("kinds", {})
+    made = [
+        kinds.get(c.id, Site)(
+            c.id,
+            toy.engine(algorithm, place=f"home-{c.id}"),
+            {"examples": c.examples, "tokens": c.tokens},
+        )
+        for c in toy.population
+    ]
+    line, told = Line(made), []
+    keys = {site.name: site.key.public_key() for site in made}
+    tell = changes.pop("tell", lambda site, what: told.append((site, what)))
+    engine = Sites(line, TERMS, {"any": "recipe"}, SERVER, keys, deadline, tell=tell, **changes)
+    engine.algorithm = algorithm
+    return engine, line, told
+
+
+@pytest.mark.parametrize("algorithm", [fedavg(), scaffold(6)], ids=lambda a: a.name)
+def test_sites_give_the_bits_of_one_process(algorithm, tmp_path):
+    toy = Toy(tmp_path, keep=True)
+    expected = toy.run(algorithm, policy=EVERYONE, until=4)
+    engine, line, _ = network(toy, algorithm)
+    engine.gather(1.0, 6, 1.0)
+    assert engine.clients() == toy.population
+    found = toy.run(algorithm, engine=engine, policy=EVERYONE, until=4)
+    assert same(last(found), last(expected))
+    assert [one.failures for one in found] == [[]] * 4
+    engine.close()
+    assert line.closed
+
+
+class Silent(Site):
+    """Never answers an order."""
+
+    def answer(self, message):
+        order = read_label(message)[0].kind not in (INVITATION,)
+        return b"never" if order else super().answer(message)
+
+
+class Dying(Site):
+    """Its worker dies of every order."""
+
+    def answer(self, message):
+        if read_label(message)[0].kind == INVITATION:
+            return super().answer(message)
+        self.orders += 1
+        return None
+
+
+class Forgetful(Site):
+    """Its worker is new in every round: it has to be invited again."""
+
+    def answer(self, message):
+        found = super().answer(message)
+        if read_label(message)[0].kind != INVITATION and self.orders:
+            self.invited, self.orders = False, 0
+        return found
+
+
+class Clumsy(Site):
+    """Says that its disk is full."""
+
+    def answer(self, message):
+        post = Post(TERMS, self.name, self.key, SERVER.public_key())
+        if read_label(message)[0].kind == INVITATION:
+            return super().answer(message)
+        return self.failure(post, post.take(message)[0], "error", "no space\x1b[2J left")
+
+
+class Replaying(Site):
+    """Answers every order with its first update."""
+
+    first = b""
+
+    def answer(self, message):
+        if read_label(message)[0].kind == INVITATION:
+            return super().answer(message)
+        self.first = self.first or super().answer(message)
+        return self.first
+
+
+class Foreign(Site):
+    """Signs with a key that is not its own."""
+
+    def answer(self, message):
+        if read_label(message)[0].kind != INVITATION:
+            self.key = new_key()
+        return super().answer(message)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "detail"),
+    [
+        (Silent, "deadline", "no update within"),
+        (Dying, "worker", "died 4 times"),
+        (Clumsy, "error", r"no space\x1b[2J left"),
+        (Foreign, "signature", "is not one of this label"),
+    ],
+)
+def test_one_sites_fault_is_its_own(kind, reason, detail, tmp_path):
+    toy = Toy(tmp_path, clients=3)
+    engine, _line, _ = network(toy, fedavg(), kinds={"c1": kind})
+    engine.gather(1.0, 3, 1.0)
+    for one in toy.run(fedavg(), engine=engine, policy=EVERYONE, until=2):
+        assert set(one.metrics) == {"c0", "c2"}
+        [failure] = one.failures
+        assert (failure.client, failure.reason) == ("c1", reason)
+        assert detail in failure.detail
+        assert "\x1b" not in failure.detail
+
+
+def test_a_recorded_update_is_worth_nothing(tmp_path):
+    toy = Toy(tmp_path, clients=2)
+    engine, *_ = network(toy, fedavg(), kinds={"c1": Replaying})
+    engine.gather(1.0, 2, 1.0)
+    first, second = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=2)
+    assert first.failures == []
+    assert [(f.client, f.reason) for f in second.failures] == [("c1", "stale")]
+
+
+def test_a_worker_that_is_new_is_invited_again(tmp_path):
+    toy = Toy(tmp_path, clients=3)
+    expected = toy.run(fedavg(), policy=EVERYONE, until=3)
+    engine, _line, _ = network(toy, fedavg(), kinds={"c2": Forgetful})
+    engine.gather(1.0, 3, 1.0)
+    found = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=3)
+    assert same(last(found), last(expected))
+
+
+def test_a_site_that_is_away_is_left_out_and_comes_back(tmp_path):
+    toy = Toy(tmp_path, clients=3)
+    engine, line, _ = network(toy, fedavg())
+    engine.gather(1.0, 3, 1.0)
+    line.absent = {"c0"}
+    [one] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=1)
+    assert [(f.client, f.reason) for f in one.failures] == [("c0", "gone")]
+    line.absent = set()
+    [two] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=2, state=one.state)
+    assert two.failures == []
+
+
+def test_a_refused_update_is_undone_at_the_site_with_its_next_order(tmp_path):
+    toy = Toy(tmp_path, clients=2)
+    method = scaffold(2)
+    engine, line, _ = network(toy, method)
+    engine.gather(1.0, 2, 1.0)
+    [one] = toy.run(method, engine=engine, policy=EVERYONE, until=1)
+    kept = []
+    engine.keep = lambda: kept.append(dict(engine.undo))
+    engine.take_back(one.order, ["c1"])
+    assert kept == [{"c1": [1]}]
+    home = line.sites["c1"].engine.homes
+    assert home.load("c1", 1).payload
+    line.absent = {"c0"}
+    toy.run(method, engine=engine, policy=EVERYONE, until=2, state=one.state)
+    assert not (home.folder / "c1" / "00000001.home").exists()
+    assert home.load("c1", 2).payload
+
+
+def test_counts_that_are_withheld_are_refused_where_they_weigh(tmp_path):
+    toy = Toy(tmp_path, clients=2)
+    engine, line, _told = network(toy, fedavg())
+    line.sites["c0"].counts = {"examples": None, "tokens": None}
+    engine.gather(5.0, 1, 5.0)
+    assert "withholds its counts" in engine.refused["c0"]
+    assert [c.id for c in engine.clients()] == ["c1"]
+    [one] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=1)
+    assert one.failures == []
+    alike, line, _ = network(toy, fedavg(), counted=False)
+    line.sites["c0"].counts = {"examples": None, "tokens": None}
+    alike.gather(1.0, 2, 1.0)
+    assert [(c.id, c.examples) for c in alike.clients()] == [("c0", 1), ("c1", 17)]
+
+
+@pytest.mark.parametrize("counts", [{}, {"examples": True}, {"examples": -1, "tokens": 1}, []])
+def test_odd_counts_are_refused(counts, tmp_path):
+    toy = Toy(tmp_path, clients=2)
+    engine, line, _ = network(toy, fedavg())
+    line.sites["c0"].counts = counts
+    engine.gather(5.0, 1, 5.0)
+    assert set(engine.refused) == {"c0"}
+
+
+def test_too_few_sites_end_with_who_is_missing(tmp_path):
+    engine, line, _ = network(Toy(tmp_path, clients=3), fedavg())
+    line.absent = {"c0", "c2"}
+    with pytest.raises(FeditError, match=r"1 of 3 have enrolled .* needs 2; absent: c0, c2"):
+        engine.gather(0.1, 2, 0.3)
+
+
+def test_an_answer_to_nobodys_question_is_passed_over(tmp_path):
+    toy = Toy(tmp_path, clients=2)
+    engine, line, _ = network(toy, fedavg())
+    engine.gather(1.0, 2, 1.0)
+    line.news.extend([News("c0", 10**6, b"x" * 500), News("nobody", 3, b"x")])
+    [one] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=1)
+    assert one.failures == []
+
+
+def test_fedit_run_trains_a_networks_recipe_in_process(tmp_path):
+    plain = finish(tiny(tmp_path / "plain"))
+    assert finish(tiny(tmp_path / "sites", engine={"kind": "sites", "deadline": 5})) == plain
