@@ -106,7 +106,11 @@ class Run:
         have their rows at their own places.
         """
         path = Path(plan.folder)
-        self._lent, self._given = lent, algorithm is not None
+        self._lent, self._given, self._elsewhere = (
+            lent,
+            algorithm is not None,
+            elsewhere is not None,
+        )
         self.folder = RunFolder(path)
         self._threads = torch.get_num_threads()
         try:
@@ -242,7 +246,7 @@ class Run:
                 f"checkpoint is usable ({why}); restore checkpoints/ from a copy, or begin anew with another "
                 "--output"
             )
-        if state:
+        if state and not self._elsewhere:
             check_homes(self.folder, state.round)
 
 
