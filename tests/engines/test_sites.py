@@ -279,6 +279,20 @@ def test_odd_counts_are_refused(counts, tmp_path):
     assert set(engine.refused) == {"c0"}
 
 
+def test_a_method_that_counts_its_clients_takes_no_more(tmp_path):
+    toy = Toy(tmp_path, clients=3)
+    engine, line, _ = network(toy, scaffold(2))
+    line.absent = {"c2"}
+    engine.gather(0.1, 2, 5.0)
+    engine.only = frozenset(engine.enrolled)
+    line.absent = set()
+    [one] = toy.run(scaffold(2), engine=engine, policy=EVERYONE, until=1)
+    assert set(one.metrics) == {"c0", "c1"}
+    engine.only = None
+    engine.gather(5.0, 3, 5.0)
+    assert [c.id for c in engine.clients()] == ["c0", "c1", "c2"]
+
+
 def test_too_few_sites_end_with_who_is_missing(tmp_path):
     engine, line, _ = network(Toy(tmp_path, clients=3), fedavg())
     line.absent = {"c0", "c2"}

@@ -83,7 +83,7 @@ class Sites:
     """The engine of a federation over a network; its population are the sites that have enrolled.
 
     `recipe` is what sites carry out, as JSON values, and `deadline` the seconds that each has for a round;
-    `counted` says that weights need the sites' counts.
+    `counted` says that weights need the sites' counts. Where `only` is set, no others take part.
     """
 
     def __init__(
@@ -106,10 +106,12 @@ class Sites:
         self.undo: dict[str, list[int]] = {}
         self.refused: dict[str, str] = {}
         self.algorithm: Algorithm[Any] | None = None
+        self.only: frozenset[str] | None = None
 
     def clients(self) -> Sequence[Client]:
         """The sites that have enrolled, by name: in the order in which files become clients, too."""
-        return [self.enrolled[name] for name in self._names if name in self.enrolled]
+        known = [name for name in self._names if name in self.enrolled]
+        return [self.enrolled[name] for name in known if self.only is None or name in self.only]
 
     def gather(self, wait: float, minimum: int, patience: float) -> None:
         """Invite sites until all are there, or after `wait` seconds at least `minimum`. Raises FeditError."""

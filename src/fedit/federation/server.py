@@ -73,6 +73,12 @@ def serving(folder: Path, plan: Plan, tell: Callable[[str, str], None]) -> Itera
         sites.undo |= undo
         least = part_of(plan.federation.minimum, _cohort(plan, kit), up=True)
         sites.gather(how.wait, least, how.patience)
+        if counts_members(plan):
+            sites.only = frozenset(known or sites.enrolled)
+            for late in sites.enrolled.keys() - sites.only:
+                tell(
+                    late, f"comes too late for {plan.algorithm.name}, which counts its clients once"
+                )
         with Run(plan, resume=(path / "plan.yaml").exists(), lent=base, elsewhere=sites) as opened:
             sites.algorithm = opened.job.algorithm
             sites.keep = lambda: _keep(path, run, sites)
@@ -80,6 +86,12 @@ def serving(folder: Path, plan: Plan, tell: Callable[[str, str], None]) -> Itera
             yield opened
     finally:
         line.close()
+
+
+def counts_members(plan: Plan) -> bool:
+    """Whether the method knows its clients from the first round on, so that none may come later."""
+    ranks = isinstance(plan.adapter, config.Lora) and plan.adapter.ranks is not None
+    return ranks or plan.algorithm.name in ("scaffold", "feddyn", "afl", "external")
 
 
 def _cohort(plan: Plan, kit: Kit) -> int:
