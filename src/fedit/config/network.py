@@ -48,9 +48,7 @@ class Policy(Section):
     rounds: int | None = Field(None, ge=1)
     tokens: int | None = Field(None, ge=1)
     seconds: float | None = Field(None, gt=0)
-    memory_gib: float | None = Field(None, gt=0)
     adapters: list[str] | None = Field(None, min_length=1)
     bases: list[str] | None = Field(None, min_length=1)
     counts: Literal["exact", "rounded", "withheld"] = "exact"
     metrics: list[str] | None = None
-    clip_norm: float | None = Field(None, gt=0)
