@@ -44,7 +44,7 @@ def test_a_recipe_that_asks_for_more_is_refused(policy, changes, said, tmp_path)
 
 
 def test_every_excess_is_named_at_once(tmp_path):
-    with pytest.raises(InputError, match="steps: .*; rounds: "):
+    with pytest.raises(InputError, match=r"steps: .*; rounds: "):
         check_recipe(Policy(steps=1, rounds=1), tiny(tmp_path))
 
 
