@@ -29,7 +29,7 @@ test: install  ## run the whole suite
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-cluster: install  ## kill machines, actors and drivers of a Ray cluster
-	$(BIN)/python -m pytest -m cluster tests/engines/test_ray.py
+	$(BIN)/python -m pytest -m cluster tests/engines/test_ray.py tests/test_compression.py
 
 test-federation: install  ## kill and restart every process of real federations (a quarter of an hour)
 	$(BIN)/python -m pytest -m network -s tests/federation

@@ -36,7 +36,7 @@ def usual(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "engine", ["loopback", "workers", pytest.param("ray", marks=pytest.mark.slow)]
+    "engine", ["loopback", "workers", pytest.param("ray", marks=pytest.mark.cluster)]
 )
 def test_every_engine_gives_the_same_bytes(engine, usual, tmp_path):
     how = {"loopback": {}, "workers": {"processes": 2}, "ray": {"actors": 1}}[engine]

@@ -82,6 +82,7 @@ def usual(toy: Toy, algorithm, until: int, dropout: float = 0.0):
     return toy.run(algorithm, engine=engine, policy=EVERYONE, until=until)
 
 
+@pytest.mark.cluster
 def test_actors_give_the_bits_of_one_process(cluster, tmp_path):
     """With dropouts, with groups of one and of two, with what clients keep, with a pull."""
     toy, algorithm = Toy(tmp_path, clients=MANY, keep=True), fedprox(0.1)
@@ -158,6 +159,7 @@ def test_three_deaths_over_one_group_end_the_run(cluster, tmp_path):
     assert len(list(tally.iterdir())) == 3
 
 
+@pytest.mark.cluster
 def test_a_machine_that_does_not_see_the_run_folder_is_refused(cluster, tmp_path):
     toy = Toy(tmp_path)
     with on_ray(toy, cluster.address, most=1) as engine:
@@ -166,6 +168,7 @@ def test_a_machine_that_does_not_see_the_run_folder_is_refused(cluster, tmp_path
             toy.run(fedavg(), engine=engine)
 
 
+@pytest.mark.cluster
 def test_without_room_for_an_actor_the_run_ends(cluster, tmp_path):
     toy = Toy(tmp_path)
     with (
@@ -175,6 +178,7 @@ def test_without_room_for_an_actor_the_run_ends(cluster, tmp_path):
         toy.run(fedavg(), engine=engine)
 
 
+@pytest.mark.cluster
 def test_a_script_keeps_the_ray_it_has_started(cluster, tmp_path):
     with ray.init(cluster.address, log_to_driver=False, logging_level="ERROR"):
         Actors(Toy, tmp_path).close()
