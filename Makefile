@@ -26,7 +26,7 @@ demo: install  ## the paper's claim on the embedded model: a four-way table and 
 	$(BIN)/fedit report runs/demo
 
 test: install  ## run the whole suite
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-cluster: install  ## kill machines, actors and drivers of a Ray cluster
 	$(BIN)/python -m pytest -m cluster tests/engines/test_ray.py tests/test_compression.py
