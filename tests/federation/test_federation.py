@@ -1,4 +1,4 @@
-"""A server and three sites end with the bytes of `fedit run`, and strangers are refused."""
+"""A server and three sites, as real processes over mutual TLS, end with the bytes of `fedit run`."""
 
 import json
 

@@ -76,7 +76,7 @@ def rounds(
         failures: list[Failure] = []
         population = engine.clients()  # over a network it may grow
         for attempt in range(policy.attempts):
-            order = _order(sent, attempt, algorithm, policy, population, seed)
+            order = make_order(state, attempt, algorithm, policy, population, seed, sent)
             total, metrics = algorithm.combine.start(order), dict[str, Metrics]()
             for share in shares(engine.ask(order), order, algorithm):  # streaming, in cohort order
                 total = algorithm.combine.merge(total, share.total)
@@ -107,19 +107,13 @@ def make_order(
     policy: Policy,
     population: Sequence[Client],
     seed: int,
+    sent: Sent | None = None,
 ) -> Order:
-    """Draw the cohort of a round from the run's seed and say what it shall do."""
-    return _order(algorithm.down(state), attempt, algorithm, policy, population, seed)
+    """Draw the cohort of a round from the run's seed and say what it shall do.
 
-
-def _order(
-    sent: Sent,
-    attempt: int,
-    algorithm: Algorithm[Any],
-    policy: Policy,
-    population: Sequence[Client],
-    seed: int,
-) -> Order:
+    `sent` is the state as it goes out, where that is known already.
+    """
+    sent = sent or algorithm.down(state)
     state = sent.state
     rng = generator(seed, "cohort", state.round, attempt)
     weights = policy.weigh(policy.select(population, rng), population)

@@ -53,11 +53,6 @@ class Child:
         """Whether it runs."""
         return self._process is not None and self._process.poll() is None
 
-    @property
-    def pid(self) -> int:
-        """Its process; 0 before the first start."""
-        return self._process.pid if self._process else 0
-
     def end(self, seconds: float = 3.0) -> None:
         """End it and all that it has started."""
         if self._process is not None:

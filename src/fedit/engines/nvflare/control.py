@@ -3,7 +3,6 @@
 import contextlib
 import io
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,19 +90,6 @@ class Control:
             raise FeditError(
                 f"network: the server's carrier does not answer ({brief(error)})"
             ) from None
-
-
-def wait_for(control: Control, seconds: float) -> None:
-    """Wait until NVFlare's server takes logins. Raises FeditError."""
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            control.connected()
-            return
-        except FeditError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
 
 
 def _silence() -> Any:

@@ -76,16 +76,13 @@ def provision(members: Members, folder: Path) -> dict[str, Path]:
 
 
 def _settle(kit: Path, *, server: bool) -> None:
-    """Put our settings over NVFlare's defaults: our classes only, no code in jobs, storage in the kit."""
+    """Put our settings over NVFlare's defaults: our classes only, no code in jobs."""
     local = kit / "local"
     settings = _read(local / "resources.json.default")
     settings |= {"class_allow_list": list(CLASSES), "allow_log_streaming": False}
     if server:
         settings["servers"][0]["heart_beat_timeout"] = _LOST
-        settings["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = "SNAPSHOTS"
         for part in settings["components"]:
-            if part["id"] == "job_manager":
-                part["args"]["uri_root"] = "JOBS"
             if part["id"] == "job_scheduler":
                 part["args"] |= {"min_schedule_interval": 1, "max_jobs": 1}
     _write(local / "resources.json", settings)
