@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.ffa_lora import only_b
 from fedit.algorithms.parts.losses import LOSS
 from fedit.algorithms.qfedavg import qfedavg
+from fedit.build import build
 from fedit.core.messages import ADAPTER, Order, Update
 from fedit.core.rounds import Policy
 from fedit.core.tree import same
 from fedit.selection.samplers import Uniform
 from fedit.selection.weights import Renormalised, Unbiased, by_examples, equally
 from tests.algorithms.by_hand import START, B, Hand, close, vector
+from tests.tiny import tiny
 from tests.toy import RATE, Toy, last, toy_policy, tree
 
 NAMES = frozenset(tree(1))
@@ -32,7 +35,7 @@ def textbook(w, fits, losses, q, rate):
 @pytest.mark.parametrize("q", [0.0, 0.1, 1.0, 2.5])
 def test_six_rounds_are_what_numpy_says(q, only, tmp_path, monkeypatch):
     hand = Hand(tmp_path, monkeypatch, each={"c1": 2, "c3": 6})
-    algorithm = qfedavg(q, RATE)
+    algorithm = qfedavg(q, 1 / RATE)
     algorithm = replace(algorithm, scope=only_b) if only == B else algorithm
     w = START
     for one in hand.run(algorithm):
@@ -49,7 +52,7 @@ def test_six_rounds_are_what_numpy_says(q, only, tmp_path, monkeypatch):
 def test_q_zero_is_the_mean_without_weights(tmp_path, monkeypatch):
     hand = Hand(tmp_path, monkeypatch)
     w = START
-    for one in hand.run(qfedavg(0.0, RATE)):
+    for one in hand.run(qfedavg(0.0, 1 / RATE)):
         w = np.mean([hand.fitted(client, w) for client in one.order.cohort], axis=0)
         close(one.state.adapter, w)
 
@@ -58,7 +61,7 @@ def test_the_plans_weights_are_of_no_account(tmp_path):
     results = []
     for weigh in (Renormalised(by_examples), Renormalised(equally), Unbiased(by_examples)):
         toy = Toy(tmp_path / f"{len(results)}")
-        results.append(last(toy.run(qfedavg(1.0, RATE), policy=Policy(Uniform(3), weigh))))
+        results.append(last(toy.run(qfedavg(1.0, 1 / RATE), policy=Policy(Uniform(3), weigh))))
     assert same(results[0], results[1])
     assert same(results[0], results[2])
 
@@ -66,7 +69,7 @@ def test_the_plans_weights_are_of_no_account(tmp_path):
 def test_one_client_goes_a_damped_part_of_its_way(tmp_path, monkeypatch):
     """w − (w − w₁) / (1 + q L ‖w − w₁‖² / F)."""
     hand = Hand(tmp_path, monkeypatch, clients=1)
-    one = hand.run(qfedavg(2.0, RATE), until=2, policy=toy_policy(1))[0]
+    one = hand.run(qfedavg(2.0, 1 / RATE), until=2, policy=toy_policy(1))[0]
     way = hand.fitted("c0", START) - START
     damped = 1 + 2.0 / RATE * (way @ way) / hand.loss("c0", START)
     close(one.state.adapter, START + way / damped)
@@ -77,13 +80,13 @@ def test_equal_clients_are_one_client(tmp_path, monkeypatch):
     for count in (1, 4):
         hand = Hand(tmp_path / str(count), monkeypatch, clients=count)
         hand.aim_at(tree(7))
-        results.append(vector(last(hand.run(qfedavg(1.0, RATE), policy=toy_policy(1.0)))))
+        results.append(vector(last(hand.run(qfedavg(1.0, 1 / RATE), policy=toy_policy(1.0)))))
     np.testing.assert_allclose(*results, rtol=2e-6, atol=2e-6)
 
 
-def stepped(q, *told, start=1, rate=RATE):
+def stepped(q, *told, start=1, lipschitz=1 / RATE):
     """The server's step from (the seed of what a client fitted, its loss, how far it says it moved)."""
-    algorithm = qfedavg(q, rate)
+    algorithm = qfedavg(q, lipschitz)
     weights = {f"c{i}": 1.0 + i for i in range(len(told))}
     order = Order(0, 0, 0, {ADAPTER: tree(start)}, weights, NAMES, NAMES)
     total = algorithm.combine.start(order)
@@ -119,3 +122,22 @@ def test_the_losses_scale_does_not_change_the_direction_only_the_damping():
     high = vector(stepped(1.0, (2, 3000.0, 1.0), (3, 1000.0, 1.0))) - START
     assert low @ high / np.linalg.norm(low) / np.linalg.norm(high) == pytest.approx(1, abs=1e-6)
     assert np.linalg.norm(high) > np.linalg.norm(low)
+
+
+def test_the_smaller_l_the_nearer_to_the_mean_weighed_by_loss():
+    mean = (3 * vector(tree(2)) + vector(tree(3))) / 4
+    away = [
+        np.linalg.norm(vector(stepped(1.0, (2, 3.0, 9.0), (3, 1.0, 9.0), lipschitz=one)) - mean)
+        for one in (100.0, 1.0, 1e-2, 1e-6)
+    ]
+    assert away == sorted(away, reverse=True)
+    assert away[-1] < 1e-3
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 1 / 0.02), (0.5, 0.5)])
+def test_l_is_the_plans_or_what_the_clients_rate_gives(given, expected, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("fedit.build.algorithms.qfedavg", lambda *how: seen.append(how) or fedavg())
+    plan = tiny(tmp_path, local={"lr": 0.02}, algorithm={"name": "qfedavg", "lipschitz": given})
+    build(plan, tmp_path, blank=True)
+    assert set(seen) == {(1.0, expected)}

@@ -94,7 +94,7 @@ ALGORITHMS = {
     "flora, mixed": Row(mixed(flora, 2.0), alone=False),
     "flexlora, mixed": Row(mixed(flexlora), alone=False),
     "hetlora, mixed": Row(mixed(hetlora, 2), alone=False),
-    "qfedavg": Row(lambda: qfedavg(1.0, RATE), alone=False),
+    "qfedavg": Row(lambda: qfedavg(1.0, 1 / RATE), alone=False),
     "afl": Row(lambda: afl(0.1, CLIENTS), lambda: afl(0.0, CLIENTS)),
     "term": Row(lambda: term(1.0), lambda: term(0.0)),
     "ditto": Row(lambda: ditto(0.3), lambda: ditto(0.3)),

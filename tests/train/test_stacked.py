@@ -124,7 +124,7 @@ CASES = {
     "fedrep": (lambda: fedrep(["lora_B"]), PLAN),
     "rolora": (rolora, PLAN.model_copy(update={"keep_optimizer": True})),
     "flora": (lambda: flora(2.0), SGD),
-    "qfedavg": (lambda: qfedavg(1.0, 0.05), SGD),
+    "qfedavg": (lambda: qfedavg(1.0, 1 / 0.05), SGD),
 }
 
 

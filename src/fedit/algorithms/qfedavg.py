@@ -59,10 +59,10 @@ class Damped:
         return Replace().step(state, total, replace(order, pace=pace))
 
 
-def qfedavg(q: float, lr: float) -> Algorithm[Sum]:
-    """q-FedAvg with q ≥ 0 and L = 1/lr, lr being the clients'; q = 0 is the plain mean of the cohort."""
+def qfedavg(q: float, lipschitz: float) -> Algorithm[Sum]:
+    """q-FedAvg with q ≥ 0 and L > 0, which is 1/lr in the paper (SGD); q = 0 is the cohort's plain mean."""
     local = Moved(Told(fedavg().local))
-    combine, server = Mean(Powers(q, 1 / lr)), Damped(1 / lr)
+    combine, server = Mean(Powers(q, lipschitz)), Damped(lipschitz)
     return replace(
         fedavg(),
         name="qfedavg",

@@ -92,7 +92,7 @@ def _method(plan: Plan, population: Sequence[Client]) -> Algorithm[Any]:
         case "fedrot_lora":
             return fedrot_lora(how.strength)
         case "qfedavg":
-            return qfedavg(how.q, plan.local.lr)
+            return qfedavg(how.q, how.lipschitz or 1 / plan.local.lr)
         case "afl":
             return afl(how.gamma, {client.id: client.examples for client in population})
         case "term":

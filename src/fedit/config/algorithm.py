@@ -106,10 +106,11 @@ class FedRotLora(_Mean):
 
 
 class QFedAvg(Section):
-    """q-FedAvg (arXiv 1905.10497) with its q; L is 1 / local.lr."""
+    """q-FedAvg (arXiv 1905.10497) with its q and L, by default 1 / local.lr, which presumes plain SGD."""
 
     name: Literal["qfedavg"]
     q: float = Field(1.0, ge=0)
+    lipschitz: float | None = Field(None, gt=0)
 
 
 class Afl(_Mean):
