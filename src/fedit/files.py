@@ -1,11 +1,15 @@
-"""Writing files so that a crash leaves the old or the new one, never half of one."""
+"""Files that a crash leaves old or new, never half; folders that belong to one process alone."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from fedit.core.errors import InputError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -54,3 +58,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
         file.chmod((0o777 if file.is_dir() else 0o666) & ~umask)
     shutil.rmtree(path, ignore_errors=True)
     temporary.rename(path)
+
+
+def lock_folder(path: Path, key: str = "output") -> IO[str]:
+    """Make a folder this process's own until the file returned is closed. Raises InputError."""
+    other = "choose another --output" if key == "output" else "end it first"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / ".lock", "a")  # noqa: SIM115 - held until close
+    except OSError as error:
+        raise InputError(
+            f"{key} {path}: cannot be written ({error.strerror}); choose another"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise InputError(
+            f"{key} {path}: another process is running there; wait for it or {other}"
+        ) from None
+    return lock

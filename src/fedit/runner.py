@@ -19,7 +19,7 @@ from fedit.core.tree import Tree
 from fedit.delivered import deliver
 from fedit.engines.homes import Homes
 from fedit.heldout import HeldOut
-from fedit.recipe import differences, dump_plan, make_plan
+from fedit.recipe import dump_plan
 from fedit.records import (
     Record,
     environment,
@@ -29,21 +29,8 @@ from fedit.records import (
 )
 from fedit.report.folder import RunFolder
 from fedit.report.trackers import open_tracker
+from fedit.resuming import changes
 from fedit.train.model import Base
-
-FREE = (
-    "output",
-    "trackers",
-    "federation.minimum",
-    "federation.attempts",
-    "gate.norm",
-    "gate.factors",
-    "gate.times_median",
-    "engine.processes",
-    "engine.address",
-    "engine.actors",
-)
-"""Keys of a plan that may change on resume."""
 
 GIVEN = " (handed over in Python)"
 """Stands in a run's environment after the name of an algorithm that its plan does not name."""
@@ -191,19 +178,7 @@ class Run:
                 "or choose another --output"
             )
         self._environment = self.folder.environment()
-        old = make_plan(self._environment["plan"], str(path / "environment.json"))
-        free = list(FREE)
-        if plan.federation.rounds >= old.federation.rounds and plan.local.schedule == "constant":
-            free.append("federation.rounds")
-        changed = [line for line in differences(old, plan) if line.partition(":")[0] not in free]
-        if changed:
-            raise InputError(
-                f"output {path}: was begun with another plan, so it cannot be resumed with this one: "
-                f"{'; '.join(changed)}. Take that back, or choose another --output (only "
-                "federation.minimum and attempts, gate, trackers, engine.processes, address and actors, and "
-                "with a constant schedule more federation.rounds may change)"
-            )
-        self._changed = [line for line in differences(old, plan) if not line.startswith("output")]
+        self._changed = changes(path, self._environment, plan)
         return plan
 
     def _settle(self) -> None:

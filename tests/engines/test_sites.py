@@ -14,6 +14,7 @@ from fedit.core.tree import same
 from fedit.engines import sites as module
 from fedit.engines.keys import new_key
 from fedit.engines.ledger import Post
+from fedit.engines.line import News
 from fedit.engines.messages import pack_update, unpack_order
 from fedit.engines.sealed import (
     ENROLMENT,
@@ -23,7 +24,7 @@ from fedit.engines.sealed import (
     Terms,
     read_label,
 )
-from fedit.engines.sites import News, Sites, undone
+from fedit.engines.sites import Sites, undone
 from tests.tiny import finish, tiny
 from tests.toy import Toy, last, toy_policy
 

@@ -44,20 +44,27 @@ def server(
 ) -> None:
     """Drive a recipe's rounds over the sites that join; started again, it goes on where it was."""
     plan = read_plan(recipe, changes, output)
-    calm_models()
-    from fedit.federation.server import serving
-    from fedit.progress import Watched, display
+    from fedit.federation.kit import open_kit
+    from fedit.federation.line import carrying
 
     def tell(site: str, what: str) -> None:
         if not (quiet or as_json):
             print(f"{site}: {printable(what)}", file=sys.stderr)
 
-    shown = display(quiet=quiet, as_json=as_json)
+    opened_kit = open_kit(kit, "server")
     try:
-        with serving(kit, plan, tell) as opened, shown:
-            shown.opened(opened)
-            for done in opened.rounds(lambda engine: Watched(engine, shown)):
-                shown.finished(done)
+        with carrying(
+            opened_kit, tell
+        ) as line:  # the carrier starts while the model libraries load
+            calm_models()
+            from fedit.federation.server import serving
+            from fedit.progress import Watched, display
+
+            shown = display(quiet=quiet, as_json=as_json)
+            with serving(opened_kit, line, plan, tell) as opened, shown:
+                shown.opened(opened)
+                for done in opened.rounds(lambda engine: Watched(engine, shown)):
+                    shown.finished(done)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on where it was", file=sys.stderr)
         raise typer.Exit(130) from None

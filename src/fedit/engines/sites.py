@@ -5,7 +5,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fedit.core.errors import FeditError, quoted
 from fedit.core.guards import travelling
@@ -13,6 +13,7 @@ from fedit.core.messages import Client, Failure, Order, Reply
 from fedit.core.seats import Algorithm
 from fedit.core.strict import Reason, WireError
 from fedit.engines.ledger import Ledger
+from fedit.engines.line import Line, News
 from fedit.engines.messages import pack_order, unpack_update
 from fedit.engines.sealed import ENROLMENT, FAILURE, INVITATION, ORDER, UPDATE, Terms, read_label
 
@@ -30,38 +31,6 @@ _ABSENT = 30.0  # seconds of absence before a site is left out of the round
 _PAUSE = 1.0  # seconds before it is asked anew
 _UNDONE = 16  # refused rounds that a site is reminded of: as many as it can have kept, and more
 _MOST = 4096  # bytes of what a site says beside an update
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What a line tells: an answer of a site, or that a message was lost and why.
-
-    `worker` says that it was the site's worker that broke off, and not the line.
-    """
-
-    site: str
-    number: int
-    answer: bytes | None
-    why: str = ""
-    worker: bool = False
-
-
-class Line(Protocol):
-    """Carries messages to sites and back; it mends itself."""
-
-    def present(self) -> frozenset[str]:
-        """The sites that can be asked now."""
-        ...
-
-    def post(self, site: str, number: int, message: bytes, seconds: float) -> None:
-        """Have a message carried; news of this number will tell what came of it."""
-        ...
-
-    def next(self, seconds: float) -> News | None:
-        """The next news, None where there is none in so many seconds."""
-        ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)

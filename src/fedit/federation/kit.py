@@ -33,7 +33,7 @@ def need_federation() -> None:
 
 @dataclass(frozen=True)
 class Kit:
-    """A kit on disk. `role` is server, site or operator; the sites are known to the server alone."""
+    """A kit on disk. `role` is server, site or operator; the server knows all sites, also those revoked."""
 
     folder: Path
     role: str
@@ -42,6 +42,7 @@ class Kit:
     address: str
     expires: str
     sites: Sequence[str] = ()
+    revoked: Sequence[str] = ()
 
     @property
     def carrier(self) -> Path:
@@ -67,7 +68,8 @@ def open_kit(folder: Path, role: str) -> Kit:
     need_federation()
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text())
-        kit = Kit(folder, **{**card, "sites": tuple(card.get("sites", ()))})
+        lists = {key: tuple(card.get(key, ())) for key in ("sites", "revoked")}
+        kit = Kit(folder, **{**card, **lists})
         ends = datetime.fromisoformat(kit.expires)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
@@ -134,7 +136,10 @@ def _fill(kit: Path, name: str, common: Mapping[str, str], carriers: Mapping[str
 def _introduce(folder: Path, network: Network, common: Mapping[str, str]) -> None:
     """Give the server every site's public key, and each site the server's."""
     server = folder / "server"
-    _card(server, {"role": "server", "name": "server", **common, "sites": list(network.sites)})
+    known = {json.loads(card.read_text())["name"] for card in folder.glob(f"*/{CARD}")}
+    revoked = sorted(known - {"server", "operator", *network.sites})
+    lists = {"sites": list(network.sites), "revoked": revoked}
+    _card(server, {"role": "server", "name": "server", **common, **lists})
     for site in network.sites:
         for one, other in ((server, site), (folder / site, "server")):
             target = one / "keys" / f"{other}.pub"

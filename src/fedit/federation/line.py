@@ -4,14 +4,16 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fedit.core.errors import FeditError
 from fedit.engines.frames import SOCKET, Hung, listen, place_of, receive, send
-from fedit.engines.sites import News
-from fedit.federation.children import Child
+from fedit.engines.line import News
+from fedit.federation.children import Child, adopt_orphans
 from fedit.federation.kit import Kit
+from fedit.files import lock_folder
 
 if TYPE_CHECKING:
     from fedit.engines.nvflare.control import Control
@@ -20,6 +22,18 @@ _LOOK = 0.5  # seconds between two looks at who is connected
 _STUCK = 60.0  # seconds after which a job that has not called is given up
 _SURE = 3  # looks in a row at which a site must have no job
 _SETTLED = 1.5  # seconds without a new site before a job begins, unless all are there
+
+
+@contextmanager
+def carrying(kit: Kit, tell: Callable[[str, str], None]) -> Iterator["NvflareLine"]:
+    """The line of a server's kit, which no other process may use meanwhile. Raises InputError."""
+    with lock_folder(kit.folder, "kit"):
+        adopt_orphans()
+        line = NvflareLine(kit, tell)
+        try:
+            yield line
+        finally:
+            line.close()
 
 
 class NvflareLine:
@@ -31,7 +45,7 @@ class NvflareLine:
 
     def __init__(self, kit: Kit, tell: Callable[[str, str], None] = lambda site, what: None):
         from fedit.engines.nvflare.control import Control, server_command
-        from fedit.engines.nvflare.kits import place_storage, write_job
+        from fedit.engines.nvflare.kits import settle_server, write_job
 
         self._kit, self._tell = kit, tell
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
@@ -42,7 +56,7 @@ class NvflareLine:
         self._open: dict[int, str] = {}  # what is on its way, by number
         self._idle: dict[str, int] = {}  # how many looks in a row a site had no job
         self._closing = threading.Event()
-        place_storage(kit.carrier)
+        settle_server(kit.carrier, kit.revoked)
         self._door_path = place_of(kit.folder, "relay")
         self._door = listen(self._door_path)
         self._child = Child(

@@ -12,14 +12,15 @@ from fedit.config import Plan
 from fedit.core.amounts import part_of
 from fedit.core.errors import InputError
 from fedit.core.messages import Client
+from fedit.engines.line import Line
 from fedit.engines.sealed import Terms
 from fedit.engines.sites import Sites
-from fedit.federation.children import adopt_orphans
-from fedit.federation.kit import Kit, open_kit
-from fedit.federation.line import NvflareLine
+from fedit.federation.kit import Kit
 from fedit.federation.terms import recipe_hash, shared
 from fedit.files import write_atomically
 from fedit.recipe import changed
+from fedit.report.folder import RunFolder
+from fedit.resuming import changes
 from fedit.runner import Run
 from fedit.train.model import fingerprint
 
@@ -45,47 +46,42 @@ def networked(plan: Plan) -> Plan:
 
 
 @contextmanager
-def serving(folder: Path, plan: Plan, tell: Callable[[str, str], None]) -> Iterator[Run]:
+def serving(kit: Kit, line: Line, plan: Plan, tell: Callable[[str, str], None]) -> Iterator[Run]:
     """An opened run over the sites of a kit, resumed where it was begun. Raises FeditError."""
-    kit = open_kit(folder, "server")
     plan = networked(plan)
-    how = plan.engine
+    how, path = plan.engine, Path(plan.folder)
     assert isinstance(how, config.Sites)
+    if begun := (
+        path / "plan.yaml"
+    ).exists():  # refused here, not after all sites have been invited
+        changes(path, RunFolder(path, read_only=True).environment(), plan)
     base, _ = make_base(plan)
     tree = shared(plan)
-    path = Path(plan.folder)
     run, known, undo = _enrolled(path)
     terms = Terms(run, fingerprint(base.model), recipe_hash(tree))
-    adopt_orphans()
-    line = NvflareLine(kit, tell)
-    try:
-        sites = Sites(
-            line,
-            terms,
-            tree,
-            kit.key(),
-            {site: kit.key_of(site) for site in kit.sites},
-            how.deadline,
-            plan.federation.weights != "uniform",
-            tell,
-        )
-        sites.enrolled |= known
-        sites.undo |= undo
-        least = part_of(plan.federation.minimum, _cohort(plan, kit), up=True)
-        sites.gather(how.wait, least, how.patience)
-        if counts_members(plan):
-            sites.only = frozenset(known or sites.enrolled)
-            for late in sites.enrolled.keys() - sites.only:
-                tell(
-                    late, f"comes too late for {plan.algorithm.name}, which counts its clients once"
-                )
-        with Run(plan, resume=(path / "plan.yaml").exists(), lent=base, elsewhere=sites) as opened:
-            sites.algorithm = opened.job.algorithm
-            sites.keep = lambda: _keep(path, run, sites)
-            sites.keep()
-            yield opened
-    finally:
-        line.close()
+    sites = Sites(
+        line,
+        terms,
+        tree,
+        kit.key(),
+        {site: kit.key_of(site) for site in kit.sites},
+        how.deadline,
+        plan.federation.weights != "uniform",
+        tell,
+    )
+    sites.enrolled |= known
+    sites.undo |= undo
+    least = part_of(plan.federation.minimum, _cohort(plan, kit), up=True)
+    sites.gather(how.wait, least, how.patience)
+    if counts_members(plan):
+        sites.only = frozenset(known or sites.enrolled)
+        for late in sites.enrolled.keys() - sites.only:
+            tell(late, f"comes too late for {plan.algorithm.name}, which counts its clients once")
+    with Run(plan, resume=begun, lent=base, elsewhere=sites) as opened:
+        sites.algorithm = opened.job.algorithm
+        sites.keep = lambda: _keep(path, run, sites)
+        sites.keep()
+        yield opened
 
 
 def counts_members(plan: Plan) -> bool:

@@ -11,7 +11,7 @@ from fedit.engines.frames import SOCKET, place_of
 from fedit.federation.children import Child, adopt_orphans
 from fedit.federation.kit import POLICY, open_kit
 from fedit.federation.worker import SOCKET_NAME
-from fedit.report.folder import lock_folder
+from fedit.files import lock_folder
 
 _LOOK = 0.2  # seconds between two looks at the processes
 
@@ -34,7 +34,7 @@ def join(folder: Path, data: str, device: str, threads: int | None) -> Iterator[
     path = Path(data)
     data = str(path.absolute()) if path.exists() else data
     rows = check_rows(data)
-    with lock_folder(kit.folder):
+    with lock_folder(kit.folder, "kit"):
         until = kit.expires[:10]
         yield f"{kit.name} of {kit.federation}: {rows:,} rows; server {kit.address}"
         yield f"certificate until {until}; policy in {kit.folder / POLICY}"

@@ -1,7 +1,6 @@
 """The run folder: plan, environment, journal, checkpoints, adapter; a crash at any moment loses nothing."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ from typing import IO, Any
 from fedit.core.errors import FeditError, InputError
 from fedit.core.messages import Payload, State
 from fedit.core.wire import pack, unpack_own
-from fedit.files import write_atomically
+from fedit.files import lock_folder, write_atomically
 
 TOKENS = ("tokens/train.safetensors", "tokens/test.safetensors")
 """Files of the run's encoded rows: those dealt to clients, and those held out."""
@@ -21,25 +20,6 @@ KEEP = 3
 """Checkpoints kept: the newest and two to fall back on."""
 
 _PUBLIC, _PRIVATE = "public.", "private."
-
-
-def lock_folder(path: Path) -> IO[str]:
-    """Make a folder this process's own until the file returned is closed. Raises InputError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / ".lock", "a")  # noqa: SIM115 - held until close
-    except OSError as error:
-        raise InputError(
-            f"output {path}: cannot be written ({error.strerror}); choose another"
-        ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise InputError(
-            f"output {path}: another process is running there; wait for it or choose another --output"
-        ) from None
-    return lock
 
 
 class RunFolder:

@@ -9,11 +9,11 @@ from fedit.config import Study
 from fedit.core.errors import InputError
 from fedit.corpus import Corpus
 from fedit.evaluate.stored import Scores, read_scores
-from fedit.files import write_atomically
+from fedit.files import lock_folder, write_atomically
 from fedit.personal import file_of
 from fedit.recipe import differences, dump_plan, load_plan, load_study
-from fedit.report.folder import RunFolder, lock_folder
-from fedit.runner import FREE as FREE_IN_RUNS
+from fedit.report.folder import RunFolder
+from fedit.resuming import FREE as FREE_IN_RUNS
 from fedit.studies.jobs import Job
 
 FREE = ("seeds", "workers", "output", "tune", "tune_seeds", "dev")

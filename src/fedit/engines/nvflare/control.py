@@ -12,6 +12,10 @@ from nvflare.fuel.flare_api.flare_api import new_secure_session
 from fedit.core.errors import FeditError, brief
 from fedit.engines.nvflare.kits import account
 
+_PULSE = (
+    4  # seconds between two signs of life of a site, from which it learns that the server is new
+)
+
 
 def server_command(kit: Path) -> list[str]:
     """The command line of NVFlare's server process."""
@@ -20,7 +24,7 @@ def server_command(kit: Path) -> list[str]:
 
 def client_command(kit: Path, site: str) -> list[str]:
     """The command line of NVFlare's process at a site."""
-    return _command("client", kit, (f"uid={site}",))
+    return _command("client", kit, (f"uid={site}", f"heart_beat_interval={_PULSE}"))
 
 
 def _command(kind: str, kit: Path, more: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ site's own worker. Both may die and be replaced within a round.
 import gc
 import os
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -19,8 +20,16 @@ PATIENCE = 20.0
 """Seconds that a site's job waits for the worker, which may just be started anew."""
 
 
+def _bytes_only() -> None:
+    """Keep NVFlare from loading torch, for seconds, into a process that only carries bytes."""
+    sys.modules.setdefault("nvflare.app_opt.pt.decomposers", None)  # type: ignore[arg-type]
+
+
 class Relay:
     """The server's side of a job: carries messages between our server's socket and the sites."""
+
+    def __init__(self) -> None:
+        _bytes_only()
 
     @collab.main  # type: ignore[untyped-decorator]
     def run(self) -> None:
@@ -63,6 +72,9 @@ def _pump(say: Any, number: bytes, site: bytes, results: Any) -> None:
 
 class Post:
     """A site's side of a job: hands messages to the site's worker and gives back what it says."""
+
+    def __init__(self) -> None:
+        _bytes_only()
 
     @collab.publish  # type: ignore[untyped-decorator]
     def deliver(self, message: bytes) -> bytes:

@@ -80,7 +80,9 @@ def _settle(kit: Path, *, server: bool) -> None:
     local = kit / "local"
     settings = _read(local / "resources.json.default")
     settings |= {"class_allow_list": list(CLASSES), "allow_log_streaming": False}
-    if server:
+    if not server:
+        settings["client"] |= {"maint_msg_timeout": 5.0, "client_register_interval": 1.0}
+    else:
         settings["servers"][0]["heart_beat_timeout"] = _LOST
         for part in settings["components"]:
             if part["id"] == "job_scheduler":
@@ -94,8 +96,9 @@ def _settle(kit: Path, *, server: bool) -> None:
     _write(local / "authorization.json", rights)
 
 
-def place_storage(kit: Path) -> None:
-    """Have a server's kit, which may have been moved, keep its jobs in itself."""
+def settle_server(kit: Path, revoked: Sequence[str]) -> None:
+    """Have a server's kit, wherever it lies, keep its jobs in itself and turn away who is revoked."""
+    _write(kit / "disabled_clients.json", {"disabled_clients": sorted(revoked)})
     path = kit / "local" / "resources.json"
     settings = _read(path)
     storage = kit.absolute() / "storage"
