@@ -11,6 +11,12 @@ import pytest
 
 pytest.importorskip("nvflare", reason="needs the extra federation")
 
+from fedit.core.errors import FeditError
+from fedit.engines.frames import SOCKET, place_of
+from fedit.engines.nvflare.control import Control, client_command, server_command
+from fedit.federation.kit import make_kits
+from fedit.federation.line import DOOR
+from fedit.federation.worker import SOCKET_NAME
 from tests.federation.network import FEDIT, federation
 
 pytestmark = pytest.mark.network
@@ -134,7 +140,42 @@ def test_a_policy_refuses_with_both_values_and_the_rest_go_on(tmp_path):
         assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
 
 
-@pytest.mark.parametrize("which", ["another authority's", "another site's name", "operator's"])
+def test_a_carrier_that_runs_already_carries_the_same_bytes(tmp_path):
+    """For those who have an NVFlare: our server and workers, their processes, the job handed in by hand."""
+    with federation(tmp_path) as ours:
+        expected = ours.in_process()
+        for name in ("server", *ours.sites):
+            ours.start(name, "--no-carrier")
+        server = place_of(ours.kits / "server", DOOR)
+        commands = {"server": (server_command(ours.kits / "server" / "carrier"), server)}
+        for site in ours.sites:
+            command = client_command(ours.kits / site / "carrier", site)
+            commands[site] = (command, place_of(ours.kits / site, SOCKET_NAME))
+        for name, (command, place) in commands.items():
+            with open(tmp_path / f"{name}-carrier.log", "ab") as log:
+                theirs = dict(os.environ) | {SOCKET: str(place)}
+                where = ours.kits / name / "carrier"
+                found = subprocess.Popen(command, cwd=where, env=theirs, stdout=log, stderr=log)
+                ours.processes[f"{name}-carrier"] = found
+        control = Control(ours.kits / "server" / "driver")
+        ours.wait_for(lambda: all_connected(control, ours.sites))
+        control.submit(ours.kits / "server" / "job")
+        ours.finish()
+        control.close()
+        ours.kill("nvflare.private")  # theirs, which nobody of ours ends
+        assert ours.adapter() == expected
+
+
+def all_connected(control: Control, sites) -> bool:
+    try:
+        return set(control.connected()) == set(sites)
+    except FeditError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "which", ["another authority's", "another site's name", "operator's", "revoked"]
+)
 def test_a_strangers_certificate_brings_nobody_in(which, tmp_path):
     with federation(tmp_path, federation={"rounds": 3, "minimum": 2}) as ours:
         kit = ours.kits / "north" / "carrier" / "startup"
@@ -148,6 +189,8 @@ def test_a_strangers_certificate_brings_nobody_in(which, tmp_path):
             stranger = ours.kits / "south" / "carrier" / "startup"
             for name in ("client.crt", "client.key"):
                 (kit / name).write_bytes((stranger / name).read_bytes())
+        elif which == "revoked":  # the operator has made the kits anew without north
+            make_kits(ours.network.model_copy(update={"sites": ["east", "south"]}), ours.kits)
         else:
             stranger = ours.kits / "operator" / "carrier" / "startup"
             for name in ("client.crt", "client.key"):
@@ -155,6 +198,7 @@ def test_a_strangers_certificate_brings_nobody_in(which, tmp_path):
         ours.start_all()
         ours.finish()
         assert "north: enrolled" not in ours.said("server")
+        assert "north: connected" not in ours.said("server")
         assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
 
 

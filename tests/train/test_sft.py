@@ -605,6 +605,21 @@ def test_the_loss_has_no_dropout_and_no_chance_in_it():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_loss_may_be_of_rows_drawn_for_the_round():
+    """The same rows for all that a round compares, others in the next; many draws have the mean of all."""
+    some, all_of = trainer(Local(batch=4, loss_rows=3)), trainer(Local(batch=4))
+    start = start_of(some)
+    each = {all_of.loss("ann", order(all_of, round=r), start) for r in range(3)}
+    drawn = [some.loss("ann", order(some, round=r), start) for r in range(40)]
+    assert len(each) == 1
+    assert len(set(drawn)) > 30
+    assert drawn[0] == some.loss("ann", order(some, round=0, attempt=1), start)
+    assert drawn[0] != some.loss("bob", order(some, round=0), start)
+    assert sum(drawn) / 40 == pytest.approx(each.pop(), rel=0.05)
+    enough = trainer(Local(batch=4, loss_rows=10))
+    assert enough.loss("ann", order(enough), start) == all_of.loss("ann", order(all_of), start)
+
+
 def test_to_ask_for_a_loss_changes_nothing_of_the_training_after_it():
     one = chancy(ROWS)
     start = start_of(one)

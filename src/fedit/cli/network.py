@@ -11,6 +11,11 @@ from fedit.cli.app import AsJson, Words, app, calm_models, read_plan
 from fedit.core.errors import InputError
 from fedit.printable import printable
 
+Carrier = Annotated[
+    bool,
+    typer.Option("--carrier/--no-carrier", help="run NVFlare here, or use one that runs already"),
+]
+
 
 @app.command()
 def provision(
@@ -39,6 +44,7 @@ def server(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="recipe (YAML)")],
     changes: Words = None,
     output: Annotated[Path | None, typer.Option(help="run folder (default runs/NAME)")] = None,
+    carrier: Carrier = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="print errors only")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -53,10 +59,8 @@ def server(
 
     opened_kit = open_kit(kit, "server")
     try:
-        with carrying(
-            opened_kit, tell
-        ) as line:  # the carrier starts while the model libraries load
-            calm_models()
+        with carrying(opened_kit, tell, carrier) as line:
+            calm_models()  # the carrier starts while the model libraries load
             from fedit.federation.server import serving
             from fedit.progress import Watched, display
 
@@ -78,6 +82,7 @@ def join(
     data: Annotated[str, typer.Option(help="this site's rows: a file, a folder or a glob")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="threads of the worker")] = None,
+    carrier: Carrier = True,
 ) -> None:
     """Take part with rows that stay here, until stopped; the site's policy.yaml says what is allowed."""
     calm_models()
@@ -86,7 +91,7 @@ def join(
     if not data:
         raise InputError("--data: name this site's rows, e.g. --data private.jsonl")
     try:
-        for line in taking_part(kit, data, device, threads):
+        for line in taking_part(kit, data, device, threads, carrier):
             print(printable(line), file=sys.stderr)
     except KeyboardInterrupt:
         print("\nstopped; the same command joins again", file=sys.stderr)

@@ -61,6 +61,9 @@ class Local(Section):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = Field(0.0, ge=0, lt=1)
     keep_optimizer: bool = False
+    loss_rows: int | None = Field(
+        None, ge=1, description="rows on which a method that asks for a client's loss measures it"
+    )
 
     @model_validator(mode="before")
     @classmethod

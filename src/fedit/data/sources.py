@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from fedit.core.errors import InputError
@@ -112,9 +113,13 @@ def _microworld(mapping: Mapping[str, str] | None, part: str, revision: str | No
         raise InputError(
             f"data.revision: {revision!r} is no seed of a microworld; give a whole number ≥ 0"
         )
-    examples = microworld(part, int(revision or 0))
-    digest = hashlib.sha256(repr(examples).encode()).hexdigest()
-    return Source(examples, [], {f"microworld {part}": digest}, "dolly")
+    seed = int(revision or 0)
+    return Source(microworld(part, seed), [], {f"microworld {part}": _digest(part, seed)}, "dolly")
+
+
+@cache
+def _digest(part: str, seed: int) -> str:
+    return hashlib.sha256(repr(microworld(part, seed)).encode()).hexdigest()
 
 
 def _local(source: str) -> list[Path] | None:

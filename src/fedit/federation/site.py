@@ -25,8 +25,13 @@ def check_rows(data: str) -> int:
     return len(source.examples)
 
 
-def join(folder: Path, data: str, device: str, threads: int | None) -> Iterator[str]:
-    """Take part until the caller stops; yields what a person may want to know. Raises InputError."""
+def join(
+    folder: Path, data: str, device: str, threads: int | None, own: bool = True
+) -> Iterator[str]:
+    """Take part until the caller stops; yields what a person may want to know. Raises InputError.
+
+    Without a carrier of its `own` an NVFlare that runs already must know the worker's socket.
+    """
     from fedit.engines.nvflare.control import client_command
 
     kit = open_kit(folder, "site")
@@ -46,19 +51,21 @@ def join(folder: Path, data: str, device: str, threads: int | None) -> Iterator[
             "device": device,
             "threads": threads,
         }
-        worker = Child(_worker_command(words), kit.folder, None, where)
-        carrier = Child(
-            client_command(kit.carrier, kit.name), kit.carrier, kit.folder / "carrier.log", where
-        )
+        children = {"worker": Child(_worker_command(words), kit.folder, None, where)}
+        if own:
+            log, command = kit.folder / "carrier.log", client_command(kit.carrier, kit.name)
+            children["carrier"] = Child(command, kit.carrier, log, where)
+        else:
+            yield f"NVFlare's client needs {SOCKET}={where[SOCKET]}"
         try:
             while True:
-                for name, child in (("worker", worker), ("carrier", carrier)):
+                for name, child in children.items():
                     if child.watch() and child.starts > 1:
                         yield f"{name} had died and is started anew"
                 time.sleep(_LOOK)
         finally:
-            carrier.end()
-            worker.end()
+            for child in reversed(children.values()):
+                child.end()
             place_of(kit.folder, SOCKET_NAME).unlink(missing_ok=True)
 
 

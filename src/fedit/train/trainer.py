@@ -15,6 +15,7 @@ from fedit.config import Local
 from fedit.core.errors import FeditError
 from fedit.core.messages import BASE, Metrics, Order, Payload
 from fedit.core.seats import Aim, Fit
+from fedit.core.seeds import generator
 from fedit.core.tree import Tree
 from fedit.train.adapters import Adapted, AdapterError
 from fedit.train.course import Course
@@ -120,11 +121,14 @@ class LocalTrainer:
         return self.plan.micro_batch or self.plan.batch
 
     def loss(self, client: str, order: Order, at: Tree) -> float:
-        """The mean loss over all of the client's rows, without dropout.
+        """The mean loss over the client's rows, or `loss_rows` of them drawn for the round, without dropout.
 
         Raises `FeditError` where there is nothing to learn.
         """
         rows, total, terms = self._rows(client), 0.0, 0
+        if (most := self.plan.loss_rows) and most < len(rows):
+            rng = generator(order.seed, "loss rows", order.round, client)
+            rows = [rows[i] for i in rng.choice(len(rows), most, replace=False)]
         self.adapted.write(at)
         self.adapted.shift(order.public.get(BASE, {}))
         self.adapted.model.eval()
