@@ -10,6 +10,7 @@ pytest.importorskip("cryptography", reason="needs the extra federation")
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.scaffold import scaffold
 from fedit.core.errors import FeditError
+from fedit.core.rounds import rounds
 from fedit.core.tree import same
 from fedit.engines import sites as module
 from fedit.engines.keys import new_key
@@ -26,7 +27,7 @@ from fedit.engines.sealed import (
 )
 from fedit.engines.sites import Sites, undone
 from tests.tiny import finish, tiny
-from tests.toy import Toy, last, toy_policy
+from tests.toy import Toy, last, toy_policy, tree
 
 TERMS = Terms("0" * 32, "a" * 64, "b" * 64)
 SERVER = new_key()
@@ -236,6 +237,86 @@ def test_a_site_that_is_away_is_left_out_and_comes_back(tmp_path):
     line.absent = set()
     [two] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=2, state=one.state)
     assert two.failures == []
+
+
+def test_a_site_that_comes_late_takes_part_from_then_on(tmp_path):
+    toy = Toy(tmp_path)
+    engine, line, told = network(toy, fedavg())
+    kept = []
+    line.absent = {"c1"}
+    engine.gather(0.01, 2, 1.0)
+    engine.keep = lambda: kept.append(set(engine.enrolled))
+    policy, seen = toy_policy(1.0, minimum=1), []
+    for one in rounds(fedavg().server.init(tree(1)), fedavg(), engine, policy, seed=0, until=6):
+        seen.append(set(one.order.cohort))
+        if one.state.round == 2:
+            line.absent = set()
+    assert all("c1" not in cohort for cohort in seen[:2])
+    assert "c1" in seen[-1]
+    assert kept == [{c.id for c in toy.population}]
+    assert told.count(("c1", told[-1][1])) == 1
+
+
+class Slow(Site):
+    """Loads its model while others go on: its enrolment answers an invitation of an earlier round."""
+
+    held = b""
+
+    def answer(self, message):
+        if self.held or read_label(message)[0].kind != INVITATION:
+            return super().answer(message)
+        self.held = super().answer(message)
+        return b"never"
+
+
+def test_an_enrolment_may_come_rounds_after_its_invitation(tmp_path):
+    toy = Toy(tmp_path)
+    engine, line, _ = network(toy, fedavg(), kinds={"c1": Slow})
+    line.absent = {"c1"}
+    engine.gather(0.01, 2, 1.0)
+    line.absent = set()
+    policy, seen, posted, post = toy_policy(1.0, minimum=1), [], [], line.post
+    line.post = lambda site, number, *rest: (
+        posted.append((site, number)),
+        post(site, number, *rest),
+    )
+    for one in rounds(fedavg().server.init(tree(1)), fedavg(), engine, policy, seed=0, until=6):
+        seen.append(set(one.order.cohort))
+        if one.state.round == 3:
+            number = next(n for site, n in posted if site == "c1")
+            line.news.appendleft(News("c1", number, line.sites["c1"].held))
+    assert [site for site, _ in posted].count("c1") == 1 + sum("c1" in cohort for cohort in seen)
+    assert all("c1" not in cohort for cohort in seen[:4])
+    assert "c1" in seen[-1]
+    assert not engine.refused
+
+
+class Choosy(Site):
+    """Its policy refuses invitations until it has been away."""
+
+    allows = False
+
+    def answer(self, message):
+        label = read_label(message)[0]
+        if label.kind == INVITATION and not self.allows:
+            post = Post(TERMS, self.name, self.key, SERVER.public_key())
+            label, _ = post.take(message, INVITATION)
+            return self.failure(post, label, "refused", "steps: 2, the site allows 1")
+        return super().answer(message)
+
+
+def test_a_site_that_refused_is_asked_again_when_it_comes_back(tmp_path):
+    toy = Toy(tmp_path)
+    engine, line, _ = network(toy, fedavg(), kinds={"c1": Choosy})
+    engine.gather(0.5, 2, 1.0)
+    assert engine.refused == {"c1": "'steps: 2, the site allows 1'"}
+    policy, seen = toy_policy(1.0, minimum=1), []
+    for one in rounds(fedavg().server.init(tree(1)), fedavg(), engine, policy, seed=0, until=8):
+        seen.append(set(one.order.cohort))
+        line.absent = {"c1"} if one.state.round == 2 else set()
+        line.sites["c1"].allows = one.state.round > 2
+    assert all("c1" not in cohort for cohort in seen[:3])
+    assert "c1" in seen[-1]
 
 
 def test_a_refused_update_is_undone_at_the_site_with_its_next_order(tmp_path):

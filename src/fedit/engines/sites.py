@@ -69,11 +69,13 @@ class Sites:
     ):
         self._line, self._deadline, self._tell, self._counted = line, deadline, tell, counted
         self._ledger, self._names = Ledger(terms, key, keys), sorted(keys)
+        self._guests = Ledger(terms, key, keys)  # an invitation is of no round
         self._invitation = json.dumps(recipe).encode()
         self._ready, self._count, self.keep = set[str](), 0, keep
         self.enrolled: dict[str, Client] = {}
         self.undo: dict[str, list[int]] = {}
         self.refused: dict[str, str] = {}
+        self._late: dict[str, _Asked] = {}
         self.algorithm: Algorithm[Any] | None = None
         self.only: frozenset[str] | None = None
 
@@ -94,7 +96,7 @@ class Sites:
                 raise FeditError(self._too_few(minimum, waited))
             for site in self._line.present() - self._ready - self.refused.keys():
                 if site in asked and asked[site].stage == "absent":
-                    self._invite(site, asked[site], 0, 0)
+                    self._invite(site, asked[site])
             news = self._line.next(_TICK)
             if news and (one := asked.get(news.site)) and news.number == one.number:
                 self._enrol(news, one)
@@ -105,6 +107,7 @@ class Sites:
         asked = {site: _Asked() for site in order.cohort}
         while asked:
             present, now = self._line.present(), time.monotonic()
+            self._welcome(present - asked.keys(), now)
             for site, one in list(asked.items()):
                 if failure := self._given_up(site, one, present, now, until):
                     del asked[site]
@@ -113,13 +116,14 @@ class Sites:
                     if site in self._ready:
                         self._order(order, site, one, until)
                     elif site not in self.refused:
-                        self._invite(site, one, order.round, order.attempt)
+                        self._invite(site, one)
             news = self._line.next(_TICK) if asked else None
-            if (
-                news is None
-                or (found := asked.get(news.site)) is None
-                or news.number != found.number
-            ):
+            if news is None:
+                continue
+            if (late := self._late.get(news.site)) and news.number == late.number:
+                self._enrol(news, late)
+                continue
+            if (found := asked.get(news.site)) is None or news.number != found.number:
                 continue
             if found.stage == "invited":
                 self._enrol(news, found)
@@ -152,8 +156,18 @@ class Sites:
             return Failure(site, "worker", f"its worker died {one.tries} times in this round")
         return None
 
-    def _invite(self, site: str, one: _Asked, round: int, attempt: int) -> None:
-        label = self._ledger.seal(self._invitation, site, round, attempt, INVITATION)
+    def _welcome(self, present: frozenset[str], now: float) -> None:
+        """Invite who is there and not of this round: who comes late, or comes back after a refusal."""
+        for site in self.refused.keys() - self._line.present():
+            del self.refused[site]  # it may have changed its mind when it returns
+        members = set(self._names) if self.only is None else self.only
+        for site in (present & members) - self._ready - self.refused.keys():
+            one = self._late.setdefault(site, _Asked())
+            if one.stage == "absent" and now > one.rests:
+                self._invite(site, one)
+
+    def _invite(self, site: str, one: _Asked) -> None:
+        label = self._guests.seal(self._invitation, site, 0, 0, INVITATION)
         self._post(site, one, "invited", label + self._invitation, self._deadline)
 
     def _order(self, order: Order, site: str, one: _Asked, until: float) -> None:
@@ -174,7 +188,7 @@ class Sites:
             return
         try:
             kind = read_label(news.answer)[0].kind
-            _, payload = self._ledger.admit(news.answer, news.site, kind)
+            _, payload = self._guests.admit(news.answer, news.site, kind)
             said = _small(payload)
             if kind != ENROLMENT:
                 self.refused[news.site] = quoted(said.get("detail", ""), 600)
@@ -187,6 +201,7 @@ class Sites:
             return
         self._ready.add(news.site)
         known = self.enrolled.setdefault(news.site, Client(news.site, *counts))
+        self.keep()
         self._tell(news.site, f"enrolled with {known.examples:,} rows")
 
     def _heard(self, news: News, one: _Asked, order: Order) -> Reply | None:
