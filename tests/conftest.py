@@ -18,6 +18,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side: one thread each
 # Started in the background, a shell has Ctrl-C ignored, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# No test can see a power cut, and each run asks for some thirty.
+os.fsync = lambda opened: None
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,9 +13,8 @@ import pytest
 from fedit import Plan, run
 from fedit.recipe import dump_plan
 from fedit.train.trainer import LocalTrainer
+from tests.forked import Forked
 from tests.tiny import adapter_bytes, finish, journal, tiny
-
-FEDIT = [sys.executable, "-m", "fedit.cli"]
 
 
 def counted(count: Callable[[], None]) -> None:
@@ -84,11 +81,7 @@ def test_killed_before_any_step_and_resumed_is_never_killed(part, usual, tmp_pat
         assert finish(plan, resume=True) == expected, f"killed before step {kill_at} of {steps}"
 
 
-def command(recipe: Path, output: Path, *words: str) -> list[str]:
-    return [*FEDIT, "run", str(recipe), "--output", str(output), *words]
-
-
-@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_process_killed_three_times_at_random_ends_with_the_same_bytes(tmp_path):
     rounds = {"rounds": 12}
     expected = finish(tiny(tmp_path / "usual", federation=rounds))
@@ -97,14 +90,15 @@ def test_a_process_killed_three_times_at_random_ends_with_the_same_bytes(tmp_pat
     chance = random.Random(7)
     seen = -1
     for _ in range(3):
-        process = subprocess.Popen(command(recipe, output, "--resume", "--quiet"))
+        process = Forked(tmp_path / "log", "run", str(recipe), "--resume", "--quiet")
         while process.poll() is None and _rounds(output) <= seen + 1:
             time.sleep(0.02)
         time.sleep(chance.uniform(0, 0.2))
-        process.kill()
+        process.send(signal.SIGKILL)
         process.wait()
         seen = _rounds(output)
-    subprocess.run(command(recipe, output, "--resume", "--quiet"), check=True)
+    last = Forked(tmp_path / "log", "run", str(recipe), "--resume", "--quiet")
+    assert last.wait() == 0, last.said()
     assert adapter_bytes(output) == expected
     assert [record["round"] for record in journal(output)] == list(range(13))
 
@@ -114,16 +108,15 @@ def _rounds(output: Path) -> int:
     return path.read_text().count("\n") if path.exists() else -1
 
 
-@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_stops_at_once_and_says_how_to_resume(signal_sent, tmp_path):
     recipe, output = tmp_path / "recipe.yaml", tmp_path / "run"
     recipe.write_text(dump_plan(tiny(output, name="recipe", federation={"rounds": 10_000})))
-    process = subprocess.Popen(command(recipe, output), stderr=subprocess.PIPE, text=True)
+    process = Forked(tmp_path / "log", "run", str(recipe))
     while process.poll() is None and _rounds(output) < 2:
         time.sleep(0.05)
-    process.send_signal(signal_sent)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert f"fedit run --resume {output}" in said
-    assert "Traceback" not in said
+    process.send(signal_sent)
+    assert process.wait() == 130
+    assert f"fedit run --resume {output}" in process.said()
+    assert "Traceback" not in process.said()
