@@ -25,6 +25,7 @@ all() {
   bench partition.py
   bench algorithms.py
   bench fuzz.py
+  bench network.py
   bench growth.py --out build/growth
   return "$failed"
 }

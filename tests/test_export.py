@@ -8,11 +8,14 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
 from fedit import InputError, make_plan, run
+from fedit.cli import app
 from fedit.core.tree import same
 from fedit.export import export
 from fedit.score import load_run, score
+from tests.tiny import finish, tiny
 from tests.zoo import ADAPTERS, ARCHITECTURES, PEFT_KINDS, logits
 
 RUNS = [("llama", kind) for kind in (*PEFT_KINDS, "lora_xs", "full")] + [
@@ -192,3 +195,28 @@ def test_a_bf16_base_is_exported_in_bf16(finished, tmp_path):
     ours = logits(load_run(folder).adapted.model.eval()).float()
     # Merged weights are rounded to bf16 (8 bits), which the run's own sum of two products is not.
     torch.testing.assert_close(logits(theirs).float(), ours, rtol=0.05, atol=0.03)
+
+
+def test_each_cluster_can_be_scored_and_exported(tmp_path):
+    folder = tmp_path / "run"
+    finish(tiny(folder, algorithm={"name": "ifca", "spread": 2.0}, federation={"rounds": 1}))
+    scored, weights = [], []
+    for cluster in range(2):
+        words = ["--cluster", str(cluster)]
+        said = CliRunner().invoke(app, ["evaluate", str(folder), *words, "--json"])
+        assert said.exit_code == 0, said.output
+        scored.append(json.loads(said.stdout)["loss"])
+        target = tmp_path / f"model-{cluster}"
+        assert CliRunner().invoke(app, ["export", str(folder), str(target), *words]).exit_code == 0
+        model = AutoModelForCausalLM.from_pretrained(target)
+        base = AutoModelForCausalLM.from_pretrained(folder / "base")
+        name = f"adapter-cluster-{cluster}" if cluster else "adapter"
+        theirs = PeftModel.from_pretrained(base, str(folder / name)).merge_and_unload()
+        weights.append(model.state_dict())
+        for key, expected in theirs.state_dict().items():
+            torch.testing.assert_close(weights[-1][key], expected, rtol=0, atol=1e-6)
+    assert scored[0] != scored[1]
+    assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    with pytest.raises(InputError, match=r"cluster 2: .* has 2 global models, counted from 0"):
+        export(folder, tmp_path / "none", cluster=2)
+    assert not (tmp_path / "none").exists()

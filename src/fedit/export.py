@@ -9,20 +9,21 @@ from fedit.build import make_adapter, make_base
 from fedit.config import Virtual
 from fedit.core.errors import InputError
 from fedit.core.examples import Turn
+from fedit.core.messages import ADAPTER, models
 from fedit.files import whole_folder
 from fedit.report.folder import RunFolder
 from fedit.score import Loaded, load_run
 
 
-def export(path: Path, target: Path) -> None:
+def export(path: Path, target: Path, cluster: int = 0) -> None:
     """Write base + adapter of a run as one model folder that plain transformers loads.
 
-    A quantised base is loaded unquantised for it. Raises InputError for virtual tokens, which are no
-    weights of the base, and for a target that is not empty.
+    `cluster` says which of IFCA's global models. A quantised base is loaded unquantised for it. Raises
+    InputError for virtual tokens, which are no weights of the base, and for a target that is not empty.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"export {target}: is not an empty folder; name a new one")
-    loaded = load_run(path)
+    loaded = load_run(path, cluster)
     plan, model = loaded.plan, loaded.adapted.model
     if isinstance(plan.adapter, Virtual):
         raise InputError(
@@ -33,7 +34,7 @@ def export(path: Path, target: Path) -> None:
         plain = plan.model_copy(update={"model": plan.model.model_copy(update={"quantise": None})})
         base, _ = make_base(plain)
         adapted = make_adapter(plain, base)
-        adapted.load(loaded.state.public)
+        adapted.load({**loaded.state.public, ADAPTER: models(loaded.state.public)[cluster]})
         model = adapted.model
     merged: Any = model.merge_and_unload() if isinstance(model, PeftModel) else model
     card = model_card(loaded, RunFolder(path, read_only=True))

@@ -11,7 +11,7 @@ from fedit.build import forward_of, make_adapter, make_base
 from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.examples import Example
-from fedit.core.messages import State
+from fedit.core.messages import ADAPTER, State, models
 from fedit.corpus import checked, cut_notes, read_data
 from fedit.data.sources import read_source
 from fedit.data.splits import drop_duplicates
@@ -61,14 +61,21 @@ def saved_run(path: Path) -> Saved:
     return Saved(load_plan(path / "plan.yaml"), known, state)
 
 
-def load_run(path: Path) -> Loaded:
-    """Load the last state of a run, finished or not. Raises InputError."""
+def load_run(path: Path, cluster: int = 0) -> Loaded:
+    """Load the last state of a run, finished or not, with that one of its global models.
+
+    Raises InputError, also where there are fewer clusters.
+    """
     saved = saved_run(path)
     plan, known, state = saved.plan, saved.known, saved.state
+    if cluster >= (count := len(models(state.public))):
+        raise InputError(
+            f"cluster {cluster}: {path} has {count} global model{'s' * (count > 1)}, counted from 0"
+        )
     base, encoder = make_base(plan)
     adapted = make_adapter(plan, base)
     check_base(base, adapted, known, path)
-    adapted.load(state.public)
+    adapted.load({**state.public, ADAPTER: models(state.public)[cluster]})
     forward = forward_of(plan, adapted, encoder.pad_id, base.device)
     return Loaded(plan, base, adapted, forward, encoder, state, known["data"])
 
@@ -102,6 +109,7 @@ def score(
     *,
     limit: int | None = None,
     predictions: Path | None = None,
+    cluster: int = 0,
 ) -> dict[str, Any]:
     """Loss per token, perplexity, exact match and token F1, overall and by group, as JSON values.
 
@@ -110,10 +118,11 @@ def score(
 
     `data` is any source the plan's `data.columns` and `data.bad_rows` apply to, else the run's own
     held-out rows, whose items are kept in the run's `scores.json`; `predictions` names a JSONL file for
-    prompt, answer and reference of every row. EM and F1 are shares in [0, 1]. Raises InputError.
+    prompt, answer and reference of every row; `cluster` which of IFCA's global models is scored.
+    EM and F1 are shares in [0, 1]. Raises InputError.
     """
     began = time.perf_counter()
-    loaded = load_run(path)
+    loaded = load_run(path, cluster)
     examples, notes = _examples(loaded, data)
     if predictions is not None:
         _write(predictions, [])  # refused now rather than after all the work
@@ -122,7 +131,7 @@ def score(
         raise InputError(f"data {data!r}: no row leaves an answer within template.max_length")
     if predictions is not None:
         _write(predictions, items)
-    if data is None and limit is None:
+    if data is None and limit is None and not cluster:
         write_scores(path, Scores(loaded.state.round, time.perf_counter() - began, items))
     by = _by(items, loaded.plan.evaluation.by)
     spoken = _by([item for item in items if "language" in item.labels], "language")

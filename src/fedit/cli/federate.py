@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from fedit.config import Plan
 
 
+Cluster = Annotated[
+    int, typer.Option(min=0, metavar="K", help="IFCA: which of the global models, from 0")
+]
+
+
 @app.command()
 def run(
     recipe: Annotated[
@@ -106,10 +111,15 @@ def evaluate(
         int | None,
         typer.Option(min=1, metavar="STEPS", help="--personal: tune the received model first"),
     ] = None,
+    cluster: Cluster = 0,
     as_json: AsJson = False,
 ) -> None:
     """Score a run's adapter: loss per token, exact match and token F1, overall and by category."""
-    _refuse(personal, tune, {"--data": data, "--predictions": predictions})
+    _refuse(
+        personal,
+        tune,
+        {"--data": data, "--predictions": predictions, "--cluster": cluster or None},
+    )
     calm_models()
     if not as_json:
         print("loading and scoring …", file=sys.stderr)
@@ -120,7 +130,7 @@ def evaluate(
     else:
         from fedit.score import score
 
-        result = score(folder, data, limit=limit, predictions=predictions)
+        result = score(folder, data, limit=limit, predictions=predictions, cluster=cluster)
         show = print_scores
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
@@ -143,12 +153,13 @@ def _refuse(personal: bool, tune: int | None, others: dict[str, object]) -> None
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="run folder")],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="new folder for the model")],
+    cluster: Cluster = 0,
 ) -> None:
     """Merge a run's adapter into its base and write a full model with a model card."""
     from fedit.export import export as export_run
 
     calm_models()
-    export_run(folder, target)
+    export_run(folder, target, cluster)
     print(f"wrote {target}", file=sys.stderr)
 
 
