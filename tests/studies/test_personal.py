@@ -73,6 +73,39 @@ def test_each_client_counts_once_over_all_seeds(done):
                 assert part[rows][model]["fairness"]["token_f1"]["worst"] == min(scores)
 
 
+def test_a_rate_is_chosen_by_what_clients_themselves_get(tmp_path, monkeypatch):
+    """FedPer's global model is none: the rates' places follow the own models' scores."""
+    dev = tmp_path / "dev.jsonl"
+    rows = [{"instruction": f"what is {n}?", "response": f"it is {n}"} for n in range(6)]
+    dev.write_text("\n".join(map(json.dumps, rows)))
+    file = asked(
+        tmp_path,
+        dev={"data.test": str(dev)},
+        tune={"local.lr": [1e-3, 3e-2]},
+        tune_seeds=[5],
+    )
+    shown = run(file, "--tune")
+    assert shown.exit_code == 0, shown.output
+    assert "own F1 %" in shown.output
+    found = json.loads((tmp_path / "study" / "tune" / "tune.json").read_text())["arms"]
+    assert [part["arm"] for part in found] == list(ARMS)
+    for part in found:
+        scored = {}
+        for one in part["candidates"]:
+            rate = one["changes"]["local.lr"]
+            [place] = (tmp_path / "study" / "tune").glob(f"*={rate}/seed-5/{part['arm']}/personal*")
+            assert place.name == "personal.json", "not what more steps make of them"
+            clients = json.loads(place.read_text())["clients"].values()
+            own = [
+                [client["own_rows"]["own_model"][key] for client in clients]
+                for key in ("exact_match", "token_f1")
+            ]
+            means = [sum(values) / len(values) for values in own]
+            assert [one["own"]["em"]["mean"], one["own"]["f1"]["mean"]] == pytest.approx(means)
+            scored[rate] = (*means, -one["loss"]["mean"])
+        assert part["best"]["local.lr"] == max(scored, key=scored.get)
+
+
 def test_a_method_without_own_models_gains_nothing_until_they_are_tuned(done):
     found = parts(done[0])
     nothing = {"mean": 0.0, "low": 0.0, "high": 0.0}

@@ -71,6 +71,7 @@ def plan_jobs(
     plan = shared_plan(study, dev=dev)
     corpus = read_data(plan)
     _check(study, plan, corpus)
+    personal = first_of(study.personal) if dev else study.personal
     some_alone = any(said["kind"] == "local" for said in study.arms.values())
     jobs, alone, notes = list[Job](), list[Alone](), list[str](corpus.notes)
     for arm, said in study.arms.items():
@@ -89,8 +90,13 @@ def plan_jobs(
             own = one_holdout(arm_plan(study, arm, dev=dev, tried=tried))
             own = own.model_copy(update={"seed": seed})
             made = _arm_jobs(arm, said["kind"], own, parts, chosen, corpus)
-            jobs += [_placed(job, folder, None if dev else study.personal) for job in made]
+            jobs += [_placed(job, folder, personal) for job in made]
     return Jobs(jobs, alone, corpus, notes)
+
+
+def first_of(how: Personal | None) -> Personal | None:
+    """How clients' own models are scored to choose settings: with the first number of steps alone."""
+    return how and how.model_copy(update={"tune": how.tune[:1]})
 
 
 def choose(clients: Sequence[str], count: Any, seed: int) -> list[str]:

@@ -1,5 +1,6 @@
 """Tuning: every arm with every value of the grid, scored on rows that are never the test's."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from fedit.corpus import read_data
 from fedit.evaluate.intervals import draws, mean, ratio
 from fedit.recipe import grid
 from fedit.studies.folder import StudyFolder
-from fedit.studies.jobs import Job, Jobs, plan_jobs, shared_plan
+from fedit.studies.jobs import Job, Jobs, first_of, plan_jobs, shared_plan
+from fedit.studies.personal import personal_part
 from fedit.studies.study import OpenStudy, items_of, unfinished
 from fedit.studies.summary import Table
 
@@ -46,14 +48,17 @@ class OpenTuning(OpenStudy):
 
     def summarise(self) -> dict[str, Any]:
         """Write `tune.json` and return what it holds."""
-        parts = [(changes, Table(p, items_of(p.jobs))) for changes, p in self.tried]
+        parts = [
+            (changes, Table(p, items_of(p.jobs)), own_scores(self.plan, p.jobs))
+            for changes, p in self.tried
+        ]
         found = {
             "name": self.plan.name,
             "seeds": self.plan.tune_seeds,
             "items": len(parts[0][1].rows),
             "seconds": self._seconds,
             "arms": [
-                tuned(self.plan, arm, [(changes, table) for changes, table in parts])
+                tuned(self.plan, arm, parts)
                 for arm, said in self.plan.arms.items()
                 if said["kind"] != "base"
             ],
@@ -71,17 +76,30 @@ def _plan_jobs(study: Study, path: Path, changes: dict[str, Any]) -> Jobs:
     return plan_jobs(study, folder, dev=True, seeds=study.tune_seeds, tried=changes)
 
 
-def tuned(study: Study, arm: str, parts: list[tuple[dict[str, Any], Table]]) -> dict[str, Any]:
-    """An arm's score with every value, the best by EM, F1 and loss in turn, and where that is an edge."""
-    candidates = [{"changes": changes, **_scores(table, arm)} for changes, table in parts]
-    best = max(
-        candidates,
-        key=lambda one: (
-            one["em"]["mean"] or 0,
-            one["f1"]["mean"] or 0,
-            -(one["loss"]["mean"] or 0),
-        ),
-    )
+def own_scores(study: Study, jobs: Sequence[Job]) -> dict[str, Any]:
+    """By arm what clients' own models score on clients' own rows, where the study asks for them."""
+    found = personal_part(jobs, first_of(study.personal))
+    return {one["arm"]: one["own_rows"]["own_model"] for one in found}
+
+
+def tuned(
+    study: Study, arm: str, parts: list[tuple[dict[str, Any], Table, dict[str, Any]]]
+) -> dict[str, Any]:
+    """An arm's score with every value, the best by EM, F1 and loss in turn, and where that is an edge.
+
+    Where clients' own models are scored, theirs are the EM and F1 to choose by: what a method leaves in the
+    global model may be no model at all.
+    """
+    candidates = [
+        {"changes": changes, **_scores(table, arm)} | ({"own": own[arm]} if arm in own else {})
+        for changes, table, own in parts
+    ]
+
+    def goodness(one: dict[str, Any]) -> tuple[float, ...]:
+        told = one.get("own", one)
+        return told["em"]["mean"] or 0, told["f1"]["mean"] or 0, -(one["loss"]["mean"] or 0)
+
+    best = max(candidates, key=goodness)
     edges = []
     for key, values in study.tune.items():
         numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
