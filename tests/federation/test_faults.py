@@ -140,6 +140,7 @@ def test_a_policy_refuses_with_both_values_and_the_rest_go_on(tmp_path):
         assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
 
 
+@pytest.mark.filterwarnings("default")  # NVFlare's client warns in threads that must not end
 def test_a_carrier_that_runs_already_carries_the_same_bytes(tmp_path):
     """For those who have an NVFlare: our server and workers, their processes, the job handed in by hand."""
     with federation(tmp_path) as ours:
