@@ -15,7 +15,8 @@ from torch import Tensor
 from fedit.core.amounts import part_of
 from fedit.core.bits import apart, joined, largest, rounded_up, short
 from fedit.core.errors import FeditError
-from fedit.core.tree import Spec, Tree, misfit
+from fedit.core.header import difference
+from fedit.core.tree import Spec, Tree, spec
 
 Bits = Literal[2, 3, 4, 5, 6, 8]
 BITS: dict[str, Bits] = {"int2": 2, "int3": 3, "int4": 4, "int5": 5, "int6": 6, "int8": 8}
@@ -232,6 +233,6 @@ def _shaped(flat: Tensor, plain: Spec) -> Tree:
 
 
 def _check(packed: Tree, wanted: Spec) -> None:
-    reason, detail = misfit(packed, wanted)
-    if reason:
-        raise Unfit(reason, f"packed: {detail}")
+    if found := difference({"packed": spec(packed)}, {"packed": wanted}):
+        reason, detail = found
+        raise Unfit(reason.value, detail)

@@ -21,25 +21,6 @@ def spec(tree: Mapping[str, Tensor]) -> Spec:
     return {name: (tuple(t.shape), t.dtype) for name, t in tree.items()}
 
 
-def misfit(tree: Mapping[str, Tensor], wanted: Spec) -> tuple[str, str]:
-    """Why a tree is not of that spec, a short fixed word and the detail; two empty texts if it is.
-
-    >>> misfit({"b": torch.zeros(2)}, {"b": ((3,), torch.float32)})
-    ('shape', 'b is (2,), expected (3,)')
-    """
-    if missing := wanted.keys() - tree.keys():
-        return "names", f"{len(missing)} missing, first {min(missing)}"
-    if strange := tree.keys() - wanted.keys():
-        return "names", f"{len(strange)} unexpected, first {min(strange)}"
-    for name, (shape, dtype) in wanted.items():
-        tensor = tree[name]
-        if tuple(tensor.shape) != shape:
-            return "shape", f"{name} is {tuple(tensor.shape)}, expected {shape}"
-        if tensor.dtype != dtype:
-            return "dtype", f"{name} is {tensor.dtype}, expected {dtype}"
-    return "", ""
-
-
 def map_trees(
     f: Callable[..., Tensor], first: Mapping[str, Tensor], *rest: Mapping[str, Tensor]
 ) -> Tree:
