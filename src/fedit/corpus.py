@@ -17,7 +17,7 @@ from fedit.data import partition
 from fedit.data.columns import labels
 from fedit.data.nearest import nearest
 from fedit.data.partition import Parts
-from fedit.data.sources import Source, read_source
+from fedit.data.sources import checked, read_source
 from fedit.data.splits import drop_duplicates, holdout
 from fedit.data.temperature import tempered
 
@@ -91,22 +91,6 @@ def read_test(plan: Plan) -> Corpus:
     notes = checked(held, data.bad_rows)
     _check_pairs(plan, held.examples)
     return Corpus([], held.examples, {f"test {k}": v for k, v in held.files.items()}, notes)
-
-
-def checked(source: Source, bad_rows: str) -> list[str]:
-    """Notes on a source's bad rows. Raises InputError naming them if the plan refuses them."""
-    if not source.bad:
-        return []
-    shown = [f"  {bad.where}: {bad.reason}" for bad in source.bad[:10]]
-    if len(source.bad) > len(shown):
-        shown.append(f"  and {len(source.bad) - len(shown)} more")
-    listing = "\n".join(shown)
-    if bad_rows == "refuse" or not source.examples:
-        raise InputError(
-            f"data: {len(source.bad)} bad rows beside {len(source.examples)} good ones:\n{listing}\n"
-            "mend them, or set data.bad_rows: drop to go on without them"
-        )
-    return [f"dropped {len(source.bad)} bad rows:\n{listing}"]
 
 
 def _check_pairs(plan: Plan, examples: Sequence[Example]) -> None:

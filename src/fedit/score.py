@@ -12,8 +12,8 @@ from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.examples import Example
 from fedit.core.messages import ADAPTER, State, models
-from fedit.corpus import checked, cut_notes, read_data
-from fedit.data.sources import read_source
+from fedit.corpus import cut_notes, read_data
+from fedit.data.sources import checked, read_source
 from fedit.data.splits import drop_duplicates
 from fedit.evaluate.generate import generate
 from fedit.evaluate.items import Item, check_rules, loss_of, make_items

@@ -5,8 +5,10 @@ Run by `make test-federation`, which prints how long each recovery took.
 
 import json
 import os
+import random
 import subprocess
 
+import psutil
 import pytest
 
 pytest.importorskip("nvflare", reason="needs the extra federation")
@@ -14,9 +16,7 @@ pytest.importorskip("nvflare", reason="needs the extra federation")
 from fedit.core.errors import FeditError
 from fedit.engines.frames import SOCKET, place_of
 from fedit.engines.nvflare.control import Control, client_command, server_command
-from fedit.federation.kit import make_kits
-from fedit.federation.line import DOOR
-from fedit.federation.worker import SOCKET_NAME
+from fedit.federation.kit import DOOR, WORKER, make_kits
 from tests.federation.network import FEDIT, federation
 
 pytestmark = pytest.mark.network
@@ -119,6 +119,62 @@ def test_fewer_than_the_minimum_end_the_run_with_names_and_it_goes_on(tmp_path):
         ours.finish()
 
 
+def test_a_third_of_the_sites_away_each_round_for_fifty_rounds(tmp_path):
+    """Their workers stand still beyond the deadline; each round counts with the rest."""
+    chance, away = random.Random(3), 0
+    plan = {"rounds": 50, "minimum": 1}
+    engine = {"kind": "sites", "wait": 60, "deadline": 2}
+    with federation(tmp_path, federation=plan, engine=engine) as ours:
+        ours.start_all()
+        ours.wait_for_round(0)
+        server, seen = ours.processes["server"], 0
+        while server.poll() is None:
+            ours.wait_for(lambda n=seen: len(ours.journal()) > n or server.poll() is not None)
+            seen = len(ours.journal())
+            stopped = [site for site in ours.sites if chance.random() < 0.3][:2]
+            away += len(stopped)
+            for site in ours.sites:
+                for worker in ours.found("fedit.federation.worker", site):
+                    worker.suspend() if site in stopped else worker.resume()
+        ours.finish()
+        told = ours.journal()[1:]
+        assert [record["round"] for record in told] == list(range(1, 51))
+        missing = [failure["reason"] for record in told for failure in record["failures"]]
+        assert 20 < len(missing) <= away
+        assert set(missing) == {"deadline"}
+        assert all(set(record["clients"]) for record in told)
+
+
+def test_a_full_disk_at_a_site_is_its_own_and_passes(tmp_path):
+    """Its optimizer's state cannot be written: others go on, and it does once there is room."""
+    with federation(tmp_path, federation={"rounds": 3000, "minimum": 2}) as ours:
+        began(ours)
+        [worker] = ours.found("fedit.federation.worker", "north")
+        worker.rlimit(psutil.RLIMIT_FSIZE, (512, psutil.RLIM_INFINITY))
+        ours.wait_for(lambda: ours.journal()[-1]["failures"])
+        [failure] = ours.journal()[-1]["failures"]
+        assert failure["client"] == "north"
+        assert "File too large" in failure["detail"]
+        assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
+        worker.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+        told("room again", ours.wait_for(lambda: "north" in ours.journal()[-1]["clients"]))
+
+
+def test_a_full_disk_at_the_server_loses_no_round(tmp_path):
+    with federation(tmp_path, federation={"rounds": 12}) as ours:
+        expected = ours.in_process()
+        began(ours)
+        server = psutil.Process(ours.processes["server"].pid)
+        server.rlimit(psutil.RLIMIT_FSIZE, (512, psutil.RLIM_INFINITY))
+        ours.wait_for(lambda: ours.processes["server"].poll() is not None)
+        assert ours.processes["server"].returncode == 1
+        assert "File too large" in ours.said("server")
+        assert "Traceback" not in ours.said("server")
+        ours.start("server")
+        ours.finish()
+        assert ours.adapter() == expected
+
+
 def test_another_recipe_over_the_same_folder_is_refused(tmp_path):
     with federation(tmp_path, federation={"rounds": 2}) as ours:
         ours.start_all()
@@ -151,7 +207,7 @@ def test_a_carrier_that_runs_already_carries_the_same_bytes(tmp_path):
         commands = {"server": (server_command(ours.kits / "server" / "carrier"), server)}
         for site in ours.sites:
             command = client_command(ours.kits / site / "carrier", site)
-            commands[site] = (command, place_of(ours.kits / site, SOCKET_NAME))
+            commands[site] = (command, place_of(ours.kits / site, WORKER))
         for name, (command, place) in commands.items():
             with open(tmp_path / f"{name}-carrier.log", "ab") as log:
                 theirs = dict(os.environ) | {SOCKET: str(place)}

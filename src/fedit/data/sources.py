@@ -106,6 +106,22 @@ def _examples(source: str, files: list[_File], mapping: Mapping[str, str] | None
     return Source(examples, bad, {file.name: file.digest for file in files}, ", ".join(shapes))
 
 
+def checked(source: Source, bad_rows: str) -> list[str]:
+    """Notes on a source's bad rows. Raises InputError naming them if the plan refuses them."""
+    if not source.bad:
+        return []
+    shown = [f"  {bad.where}: {bad.reason}" for bad in source.bad[:10]]
+    if len(source.bad) > len(shown):
+        shown.append(f"  and {len(source.bad) - len(shown)} more")
+    listing = "\n".join(shown)
+    if bad_rows == "refuse" or not source.examples:
+        raise InputError(
+            f"data: {len(source.bad)} bad rows beside {len(source.examples)} good ones:\n{listing}\n"
+            "mend them, or set data.bad_rows: drop to go on without them"
+        )
+    return [f"dropped {len(source.bad)} bad rows:\n{listing}"]
+
+
 def _microworld(mapping: Mapping[str, str] | None, part: str, revision: str | None) -> Source:
     if mapping:
         raise InputError("data.columns: the microworld needs none; leave it out")

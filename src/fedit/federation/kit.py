@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CARD, POLICY = "fedit.json", "policy.yaml"
 """A kit's own files: who it belongs to, and what a site allows."""
 
+DOOR, WORKER = "relay", "worker"
+"""Local sockets: where a carrier's job calls at the server, and where a site's worker listens."""
+
 
 def need_federation() -> None:
     """Raises InputError naming the extra to install where it is missing."""

@@ -11,16 +11,13 @@ from fedit.engines.frames import SOCKET, place_of
 from fedit.engines.line import Line, News
 from fedit.federation.children import Child, adopt_orphans
 from fedit.federation.door import Door
-from fedit.federation.kit import Kit
+from fedit.federation.kit import DOOR, Kit
 from fedit.files import lock_folder
 
 if TYPE_CHECKING:
     from fedit.engines.nvflare.control import Control
 
 Tell = Callable[[str, str], None]
-
-DOOR = "relay"
-"""The local socket at which a job calls at the server."""
 
 _LOOK = 0.5  # seconds between two looks at who is connected
 _STUCK = 60.0  # seconds after which a job that has not called is given up

@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fedit.data.sources import read_source
+from fedit.data.sources import checked, read_source
 from fedit.engines.frames import SOCKET, place_of
 from fedit.federation.children import Child, adopt_orphans
-from fedit.federation.kit import POLICY, open_kit
-from fedit.federation.worker import SOCKET_NAME
+from fedit.federation.kit import POLICY, WORKER, open_kit
 from fedit.files import lock_folder
 
 _LOOK = 0.2  # seconds between two looks at the processes
@@ -18,8 +17,6 @@ _LOOK = 0.2  # seconds between two looks at the processes
 
 def check_rows(data: str) -> int:
     """How many rows a file holds, before anything is started. Raises InputError with the bad ones."""
-    from fedit.corpus import checked
-
     source = read_source(data)
     checked(source, "refuse")
     return len(source.examples)
@@ -44,7 +41,7 @@ def join(
         yield f"{kit.name} of {kit.federation}: {rows:,} rows; server {kit.address}"
         yield f"certificate until {until}; policy in {kit.folder / POLICY}"
         adopt_orphans()
-        where = {SOCKET: str(place_of(kit.folder, SOCKET_NAME))}
+        where = {SOCKET: str(place_of(kit.folder, WORKER))}
         words = {
             "kit": str(kit.folder.absolute()),
             "data": data,
@@ -66,7 +63,7 @@ def join(
         finally:
             for child in reversed(children.values()):
                 child.end()
-            place_of(kit.folder, SOCKET_NAME).unlink(missing_ok=True)
+            place_of(kit.folder, WORKER).unlink(missing_ok=True)
 
 
 def _worker_command(words: Mapping[str, object]) -> list[str]:

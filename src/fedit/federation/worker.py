@@ -34,14 +34,11 @@ from fedit.engines.sealed import (
     read_label,
 )
 from fedit.engines.sites import undone
-from fedit.federation.kit import Kit, open_kit
+from fedit.federation.kit import WORKER, Kit, open_kit
 from fedit.federation.policy import check_recipe, check_work, told_count, told_metrics
 from fedit.federation.terms import at_a_site, recipe_hash
 from fedit.printable import printable
 from fedit.train.model import Base, fingerprint
-
-SOCKET_NAME = "worker"
-"""The local socket on which a site's worker listens."""
 
 
 @dataclass
@@ -206,7 +203,7 @@ def _tell(text: str) -> None:
 def serve(desk: Desk, folder: Path) -> None:
     """Answer whoever of this site calls, one after another, for ever; model work stays in this thread."""
     waiting: queue.SimpleQueue[tuple[socket.socket, bytes]] = queue.SimpleQueue()
-    with closing(listen(place_of(folder, SOCKET_NAME))) as door:
+    with closing(listen(place_of(folder, WORKER))) as door:
         threading.Thread(target=_accept, args=(door, waiting), daemon=True).start()
         while True:
             line, message = waiting.get()
