@@ -232,11 +232,14 @@ Algorithm = Annotated[
     named("name", "fedavg"),
 ]
 
-NAMES: tuple[str, ...] = tuple(
-    name
+KINDS: dict[str, type[Section]] = {
+    name: kind
     for kind in get_args(get_args(Algorithm)[0])
     for name in get_args(kind.model_fields["name"].annotation)
-)
+}
+"""A method's section by its name."""
+
+NAMES: tuple[str, ...] = tuple(KINDS)
 """What `algorithm.name` may be."""
 
 LORA_ONLY = (
