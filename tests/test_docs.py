@@ -6,6 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ import fedit
 from fedit.cli import app
 from fedit.core.errors import InputError
 from tests.conftest import REPOSITORY
+from tests.toy import Toy, last, toy_policy
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "docs" / "guide.md"]
 
@@ -44,7 +46,7 @@ def test_the_python_of_a_page_runs(page, outside, capsys):
 @pytest.mark.slow
 def test_the_algorithm_of_the_guide_to_them_runs_by_value_and_by_name(outside, monkeypatch):
     page = REPOSITORY / "docs" / "add-an-algorithm.md"
-    method, use = blocks(page, "python")
+    method, use, _ = blocks(page, "python")
     longest = [line for line in method.splitlines() if line and "import" not in line]
     assert len(longest) <= 15
     here: dict = {}
@@ -63,6 +65,19 @@ def test_the_algorithm_of_the_guide_to_them_runs_by_value_and_by_name(outside, m
     monkeypatch.setattr("fedit.build.algorithms.entry_points", lambda group: [])
     with pytest.raises(InputError, match=r"algorithm\.entry: no installed package .*'clipped'"):
         list(fedit.run(fedit.load_plan("named.yaml", ["output=runs/other"])))
+
+
+def test_the_server_of_the_guide_to_algorithms_is_the_median(tmp_path):
+    method, _, server = blocks(REPOSITORY / "docs" / "add-an-algorithm.md", "python")
+    here: dict = {}
+    exec(compile(method + server, "add-an-algorithm.md", "exec"), here)
+    toy, fits = Toy(tmp_path), []
+    fit = toy.trainer.fit
+    toy.trainer.fit = lambda *given: fits.append(fit(*given)) or fits[-1]
+    [done] = toy.run(here["medians"](toy.population), "loopback", until=1, policy=toy_policy(4))
+    for name, found in last([done]).items():
+        sent = np.stack([one.fitted[name].numpy() for one in fits])
+        np.testing.assert_allclose(found.numpy(), np.median(sent, axis=0), rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from scipy.linalg import orthogonal_procrustes, polar
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedrot_lora import fedrot_lora
+from fedit.core.errors import FeditError
 from fedit.core.messages import ADAPTER
 from fedit.core.seats import Fit
 from fedit.core.tree import same
@@ -132,3 +133,11 @@ def test_fedrot_sends_what_fedavg_sends_in_number():
     assert {n: t.shape for n, t in ours.payload[ADAPTER].items()} == {
         n: t.shape for n, t in START.items()
     }
+
+
+def test_training_that_diverged_is_told_as_with_any_method():
+    spoilt = {
+        client: {name: t * torch.nan for name, t in tree.items()} for client, tree in FITTED.items()
+    }
+    with pytest.raises(FeditError, match=r"training diverged: .* a lower local.lr"):
+        sent(0.5, fitted=spoilt)

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from fedit.algorithms.fedavg import fedavg
-from fedit.algorithms.ifca import Choosing, best_model, ifca
+from fedit.algorithms.ifca import Choosing, best_model, chosen, ifca
 from fedit.core.client import tuned_model
 from fedit.core.messages import ADAPTER, CLUSTER, Home, Order, Update, models, role_of
 from fedit.core.seats import Aim, Fit
@@ -167,3 +168,11 @@ def test_the_spread_is_in_standard_deviations_and_zeros_part_too():
     away = sub(ifca(2, 0.2).server.init(adapter).public["cluster.1"], adapter)
     assert float(away["a"].std()) == pytest.approx(0.2 * 3, rel=0.05)
     assert float(away["b"].std()) == pytest.approx(0.2 * 0.01, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "losses", [[math.nan, 2.0, 1.0], [math.nan, math.nan, 1.0], [2.0, math.nan, 1.0]]
+)
+def test_a_model_whose_loss_is_no_number_is_not_chosen_wherever_it_stands(losses):
+    known = models(start_of(3).public)
+    assert chosen(known, Landscape(losses)) == 2

@@ -1,8 +1,11 @@
 """pFedMe (arXiv 2006.08848, Algorithm 1): w moves towards personal models that are drawn to it."""
 
+from dataclasses import replace
+
 import pytest
 
 from fedit.algorithms.pfedme import pfedme
+from fedit.core.client import MEMORY
 from fedit.core.messages import ADAPTER, Home
 from fedit.core.tree import same
 from fedit.engines.messages import pack_order, pack_update
@@ -98,3 +101,15 @@ def test_who_was_never_asked_has_the_global_model():
     algorithm = pfedme(2.0, 0.15)
     order = asked(algorithm, algorithm.server.init(START))
     assert same(algorithm.own(START, order, Home(), None), START)
+
+
+def test_what_the_optimizer_keeps_is_that_of_the_first_loop(monkeypatch):
+    """The second loop begins without a memory: what the next round takes up must not be its."""
+    monkeypatch.setattr(toys, "NOISE", 0.0)
+    toy = replace(trainer(), keep=True)
+    _, once, _ = one_round(pfedme(2.0, 0.15, 1), toy)
+    _, twice, _ = one_round(pfedme(2.0, 0.15, 2), toy)
+    for client in WEIGHTS:
+        kept = twice[client][1].payload[MEMORY + "speed"]
+        assert same(kept, once[client][1].payload[MEMORY + "speed"])
+        assert any(bool(value.any()) for value in kept.values())

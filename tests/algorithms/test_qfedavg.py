@@ -9,6 +9,7 @@ from fedit.algorithms.ffa_lora import only_b
 from fedit.algorithms.parts.losses import LOSS
 from fedit.algorithms.qfedavg import qfedavg
 from fedit.build import build
+from fedit.core.errors import InputError
 from fedit.core.messages import ADAPTER, Order, Update
 from fedit.core.rounds import Policy
 from fedit.core.tree import same
@@ -141,3 +142,17 @@ def test_l_is_the_plans_or_what_the_clients_rate_gives(given, expected, tmp_path
     plan = tiny(tmp_path, local={"lr": 0.02}, algorithm={"name": "qfedavg", "lipschitz": given})
     build(plan, tmp_path, blank=True)
     assert set(seen) == {(1.0, expected)}
+
+
+def test_no_loss_that_passes_the_gate_is_too_much_for_the_largest_q(tmp_path):
+    algorithm = qfedavg(20.0, 1 / RATE)
+    for losses in ((1e6, 1e6, 1e6), (0.0, 0.0, 0.0), (1e6, 1.0, 0.0)):
+        toy, said = (
+            Toy(tmp_path / str(losses), clients=3),
+            dict(zip(("c0", "c1", "c2"), losses, strict=True)),
+        )
+        toy.trainer.loss = lambda client, order, at, said=said: said[client]
+        found = last(toy.run(algorithm, until=2, policy=toy_policy(1.0)))
+        assert all(bool(torch.isfinite(value).all()) for value in found.values())
+    with pytest.raises(InputError, match=r"algorithm\.q.*20"):
+        tiny(tmp_path, algorithm={"name": "qfedavg", "q": 21})

@@ -253,3 +253,18 @@ def test_an_algorithm_that_names_the_adapter_among_its_further_roles_is_refused(
 
     with pytest.raises(InputError, match=r"algorithm greedy: .*'adapter'.*drop it"):
         replace(fedavg(), name="greedy", local=Greedy())
+
+
+def test_the_optimizer_of_a_further_fit_is_forgotten():
+    """A method that hands over a further fit as its own keeps nothing of that fit's memory."""
+
+    class Twice:
+        roles = ()
+
+        def __call__(self, start, order, home, fit):
+            return Work(fit(fit(start).fitted, again="more"))
+
+    spy = Spy()
+    _, home = answer(order(), "c0", Home(), spy, replace(fedavg(), local=Twice()))
+    assert len(spy.seen) == 2
+    assert home == Home()

@@ -212,3 +212,20 @@ def test_on_the_way_down_errors_do_not_pile_up(name, code, tmp_path):
             torch.testing.assert_close(
                 done[-1].state.public[role][key].double(), expected, rtol=0, atol=2e-5
             )
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_scaffolds_control_is_the_mean_of_its_clients_but_for_what_is_yet_unsent(bits, tmp_path):
+    """Σ c_i⁺ − c_i arrives in the end: else each round's rounding would stay in c and turn all steps."""
+    toy = Toy(tmp_path)
+    algorithm = compressed(ALGORITHMS["scaffold"].make(), Whole(bits, 64), None)
+    engine = toy.engine(algorithm, dropout=0.2)
+    policy = toy_policy(3, minimum=1, attempts=9)
+    *_, done = toy.run(algorithm, engine=engine, policy=policy, until=30)
+    homes = [engine.homes.load(c.id, done.state.round).payload for c in toy.population]
+    for name, found in done.state.public["control"].items():
+        mean = sum(home["control"][name].double() for home in homes) / len(homes)
+        unsent = [home.get(UNSENT + "control", {}).get(name, torch.zeros(())) for home in homes]
+        left = sum(kept.double() for kept in unsent) / len(homes)
+        torch.testing.assert_close(found.double() + left, mean, rtol=0, atol=1e-5)
+        assert float(left.norm()) < 0.5**bits * sum(float(h["control"][name].norm()) for h in homes)

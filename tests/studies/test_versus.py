@@ -82,3 +82,25 @@ def test_what_cannot_be_compared_is_refused(recipe, tmp_path):
             versus(plan, ["fedavg", name], 1, output=str(tmp_path))
     with pytest.raises(InputError, match="scaffold takes a client's way"):
         versus(plan, ["fedavg", "scaffold"], 1, output=str(tmp_path))
+    for name, key in (("fedper", "personal"), ("external", "entry")):
+        with pytest.raises(
+            InputError, match=rf"{name} needs algorithm.{key}.*fedavg.*name: {name}, {key}"
+        ):
+            versus(plan, ["fedavg", name], 1, output=str(tmp_path))
+    with pytest.raises(InputError, match=r"optimizer adamw, momentum 0 and clip 1\.0: set"):
+        versus(plan, ["fedavg", "scaffold"], 1, output=str(tmp_path))
+
+
+def test_a_package_that_is_not_installed_is_told_before_any_arm_trains(recipe):
+    output = recipe.parent / "nowhere"
+    words = [
+        "compare",
+        str(recipe),
+        "algorithm={name: external, entry: nowhere}",
+        "--output",
+        str(output),
+    ]
+    done = CliRunner().invoke(app, [*words, "--algorithms", "fedavg,external"])
+    assert done.exit_code != 0
+    assert "no installed package has an entry point 'nowhere'" in str(done.exception)
+    assert not (output / "seed-0").exists()

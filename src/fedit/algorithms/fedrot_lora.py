@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fedit.algorithms.fedavg import PlainLocal, fedavg
+from fedit.core.gate import not_finite
 from fedit.core.lora import layers
 from fedit.core.messages import Home, Order
 from fedit.core.seats import Algorithm, Fitter, Work
@@ -26,7 +27,7 @@ class Turned:
 
     def __call__(self, start: Tree, order: Order, home: Home, fit: Fitter) -> Work:
         work = PlainLocal()(start, order, home, fit)
-        if not self.strength:
+        if not self.strength or not_finite(work.fit.fitted):  # what diverged is told, not turned
             return work
         fitted = dict(work.fit.fitted)
         for near, far in layers(fitted).values():

@@ -7,7 +7,7 @@ import torch
 
 from fedit.algorithms.fedavg import Replace, fedavg
 from fedit.algorithms.parts.personal import PERSONAL, own_model
-from fedit.core.messages import Home, Order, State
+from fedit.core.messages import Home, Order, Payload, State
 from fedit.core.seats import Algorithm, Fitter, Pull, Work
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree, map_trees, scale, sub
@@ -26,13 +26,14 @@ class Envelope:
     roles: tuple[str, ...] = ()
 
     def __call__(self, start: Tree, order: Order, home: Home, fit: Fitter) -> Work:
-        now = start
+        now, memory = start, Payload()
         for loop in range(self.loops):
             pull = _towards(now, self.strength)
             found = fit(now, pull, again=f"loop {loop}" if loop else "")
+            memory = memory or found.memory  # the first loop's: it alone takes it up again
             step = self.lr * self.strength
             now = map_trees(partial(torch.lerp, weight=step), now, found.fitted)
-        return Work(replace(found, fitted=now), home={PERSONAL: found.fitted})
+        return Work(replace(found, fitted=now, memory=memory), home={PERSONAL: found.fitted})
 
 
 def _towards(anchor: Tree, strength: float) -> Pull:

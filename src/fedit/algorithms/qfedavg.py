@@ -60,7 +60,7 @@ class Damped:
 
 
 def qfedavg(q: float, lipschitz: float) -> Algorithm[Sum]:
-    """q-FedAvg with q ≥ 0 and L > 0, which is 1/lr in the paper (SGD); q = 0 is the cohort's plain mean."""
+    """q-FedAvg, q in [0, 20] and L > 0, which is 1/lr in the paper (SGD); q = 0 is the cohort's mean."""
     local = Moved(Told(fedavg().local))
     combine, server = Mean(Powers(q, lipschitz)), Damped(lipschitz)
     return replace(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
@@ -118,8 +118,8 @@ def _method(plan: Plan, population: Sequence[Client]) -> Algorithm[Any]:
     raise AssertionError(how.name)  # the plan was checked
 
 
-def _external(how: External, population: Sequence[Client]) -> Algorithm[Any]:
-    """What an installed package's entry point makes of the population and the plan's options."""
+def entry_of(how: External) -> EntryPoint:
+    """The installed entry point of that name. Raises InputError where there is none."""
     known = {entry.name: entry for entry in entry_points(group="fedit.algorithms")}
     if how.entry not in known:
         there = ", ".join(sorted(known)) or "none"
@@ -127,8 +127,14 @@ def _external(how: External, population: Sequence[Client]) -> Algorithm[Any]:
             f"algorithm.entry: no installed package has an entry point {how.entry!r} in the group "
             f"fedit.algorithms (there are: {there}); install the package, or mend the name"
         )
+    return known[how.entry]
+
+
+def _external(how: External, population: Sequence[Client]) -> Algorithm[Any]:
+    """What an installed package's entry point makes of the population and the plan's options."""
+    entry = entry_of(how)
     try:
-        made = known[how.entry].load()(population, **how.options)
+        made = entry.load()(population, **how.options)
     except Exception as error:  # another package may raise anything
         raise InputError(
             f"algorithm.entry {how.entry}: cannot be made with options {how.options} ({brief(error)}); see "

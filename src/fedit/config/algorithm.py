@@ -106,10 +106,13 @@ class FedRotLora(_Mean):
 
 
 class QFedAvg(Section):
-    """q-FedAvg (arXiv 1905.10497) with its q and L, by default 1 / local.lr, which presumes plain SGD."""
+    """q-FedAvg (arXiv 1905.10497) with its q and L, by default 1 / local.lr, which presumes plain SGD.
+
+    The paper's q go to 15; a loss to the power of hundreds is no number any more.
+    """
 
     name: Literal["qfedavg"]
-    q: float = Field(1.0, ge=0)
+    q: float = Field(1.0, ge=0, le=20)
     lipschitz: float | None = Field(None, gt=0)
 
 
@@ -229,11 +232,14 @@ Algorithm = Annotated[
     named("name", "fedavg"),
 ]
 
-NAMES: tuple[str, ...] = tuple(
-    name
+KINDS: dict[str, type[Section]] = {
+    name: kind
     for kind in get_args(get_args(Algorithm)[0])
     for name in get_args(kind.model_fields["name"].annotation)
-)
+}
+"""A method's section by its name."""
+
+NAMES: tuple[str, ...] = tuple(KINDS)
 """What `algorithm.name` may be."""
 
 LORA_ONLY = (

@@ -125,8 +125,9 @@ class Plan(Section):
             local.optimizer != "sgd" or local.momentum or local.clip is not None
         ):
             troubles.append(
-                "algorithm scaffold takes a client's way for its mean gradient, which holds for plain SGD: "
-                "set local.optimizer sgd, local.momentum 0 and local.clip null"
+                "algorithm scaffold takes a client's way for its mean gradient, which holds for plain SGD, "
+                f"not with local.optimizer {local.optimizer}, momentum {local.momentum:g} and clip "
+                f"{local.clip}: set local.optimizer sgd, local.momentum 0 and local.clip null"
             )
         if isinstance(self.algorithm, PFedMe) and self.algorithm.strength * self.algorithm.lr > 1:
             troubles.append(

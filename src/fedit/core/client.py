@@ -1,7 +1,7 @@
 """One client's part of a round, the same on every engine."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -109,7 +109,9 @@ class _Fitter:
         again: str = "",
     ) -> Fit:
         aim = Aim(pull, look, trains, again)
-        return self.trainer.fit(self.client, self.order, start, aim, {} if again else self.memory)
+        if not again:
+            return self.trainer.fit(self.client, self.order, start, aim, self.memory)
+        return replace(self.trainer.fit(self.client, self.order, start, aim, {}), memory={})
 
     def loss(self, at: Tree) -> float:
         return self.trainer.loss(self.client, self.order, at)

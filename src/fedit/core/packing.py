@@ -20,7 +20,9 @@ class Upward:
 
     Whole numbers are rounded at random, from the run's seed, so that they are right in the mean. With
     `remembers` a client adds what it has not sent to its next differences (error feedback, arXiv
-    1809.07599): all that it sent and what it keeps add up to all its differences.
+    1809.07599): all that it sent and what it keeps add up to all its differences. Other roles are always
+    remembered, and rounded to the nearest: their sum over rounds is a state (SCAFFOLD's c is the mean of the
+    c_i), in which errors would stay for good.
     """
 
     code: Code
@@ -33,11 +35,12 @@ class Upward:
         for role, values in update.payload.items():
             tree = sub(values, self.origin(update, order)) if role == ADAPTER else values
             memory = home.payload.get(UNSENT + role, {})
-            if self.remembers:
+            remembers = self.remembers or role != ADAPTER
+            if remembers:
                 tree = {n: t + memory[n] if n in memory else t for n, t in tree.items()}
             where = (order.seed, "rounding", order.round, order.attempt, update.client, role)
-            payload[role] = self.code.pack(tree, generator(*where))
-            if self.remembers:
+            payload[role] = self.code.pack(tree, generator(*where) if role == ADAPTER else None)
+            if remembers:
                 arrives = self.code.unpack(payload[role], spec(tree))
                 keeps[UNSENT + role] = {**memory, **sub(tree, arrives)}
         return replace(update, payload=payload), keeps

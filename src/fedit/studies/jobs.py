@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from fedit.config import Personal, Plan, Study
+from fedit.config.algorithm import External
 from fedit.core.errors import InputError
 from fedit.core.seeds import generator
 from fedit.corpus import Corpus, divide, read_data
@@ -162,6 +163,10 @@ def _arm_jobs(
         plan.local.batch,
     )
     if kind == "federated":
+        if isinstance(plan.algorithm, External):
+            from fedit.build.algorithms import entry_of  # loads torch
+
+            entry_of(plan.algorithm)  # asked before other arms train for hours
         own = divide(plan, corpus.train)
         sizes = [len(rows) for rows in own.rows.values()]
         samples = round(expected_samples(plan, sizes) * rounds)

@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from fedit.config import Plan, Study
-from fedit.config.algorithm import NAMES
+from fedit.config.algorithm import KINDS, NAMES
 from fedit.core.errors import InputError
 from fedit.recipe import make_study, read_word
 from fedit.studies.claims import pair, percent
@@ -40,6 +40,7 @@ def versus(
                 f"--algorithms {','.join(names)}: there is no algorithm {name!r}; {hint}known here: "
                 f"{', '.join(NAMES)}"
             )
+        _given(name, plan)
     if rates and dev is None:
         raise InputError(
             "--rates needs --dev, a change of the plan that gives rows to choose by, which are never the "
@@ -65,6 +66,18 @@ def versus(
     if rates:
         tree |= {"tune": {"local.lr": list(rates)}, "dev": dict([read_word(dev or "")])}
     return make_study(tree, "compare")
+
+
+def _given(name: str, plan: Plan) -> None:
+    """Only the plan's own algorithm has parameters here. Raises InputError where another one needs some."""
+    fields = KINDS[name].model_fields.items()
+    needs = [key for key, field in fields if field.is_required() and key != "name"]
+    if needs and name != plan.algorithm.name:
+        raise InputError(
+            f"--algorithms: {name} needs algorithm.{needs[0]}, and the recipe's own algorithm, "
+            f"{plan.algorithm.name}, is the only one whose parameters are known: give "
+            f"'algorithm={{name: {name}, {needs[0]}: …}}', or write a study with an arm for each"
+        )
 
 
 def tuned_study(study: Study, found: dict[str, Any]) -> Study:
