@@ -285,6 +285,10 @@ IMPOSSIBLE = {
         {"adapter": "prefix", "model": {"base": "m", "gradient_checkpointing": True}},
         r"adapter\.kind prefix cannot run with model\.gradient_checkpointing",
     ),
+    "moments of redrawn factors": (
+        {"algorithm": "flora", "local": {"keep_optimizer": True}},
+        r"local\.keep_optimizer .*algorithm flora makes other ones .*hetlora",
+    ),
     "a bound on ifca": (
         {"algorithm": "ifca", "gate": {"norm": 1}},
         "gate bounds an update by what the client received, and with algorithm ifca",
@@ -318,6 +322,7 @@ POSSIBLE = {
         "adapter": "prompt",
         "model": {"base": "m", "gradient_checkpointing": True},
     },
+    "moments of factors that stay": {"algorithm": "hetlora", "local": {"keep_optimizer": True}},
     "a bound": {"adapter": "bitfit", "gate": {"norm": 1}},
     "a bound on factors": {"gate": {"factors": 1}},
     "clients": {"evaluation": {"clients": True}, "partition": {"validation": 0.1}},

@@ -107,6 +107,11 @@ class Plan(Section):
                 f"algorithm {name} adds to the base's weights, which model.quantise {self.model.quantise} "
                 "does not allow: drop it, or use another algorithm such as ffa_lora"
             )
+        if name in REDRAWN and local.keep_optimizer:
+            troubles.append(
+                f"local.keep_optimizer keeps moments of the factors that a client had, but algorithm {name} "
+                "makes other ones in every round: set it false, or use another algorithm such as hetlora"
+            )
         if name == "feddpa" and self.template.train_on_inputs:
             troubles.append(
                 "algorithm feddpa takes what is not learned for the prompt: set template.train_on_inputs "
