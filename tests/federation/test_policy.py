@@ -1,18 +1,21 @@
 """What a site allows: refusals name both values; counts and metrics leave as the policy says."""
 
+import resource
 import signal
+import sys
 import time
 
 import pytest
+import torch
 
 pytest.importorskip("psutil", reason="needs the extra federation")
 
 from fedit.config import Policy
 from fedit.core.errors import FeditError, InputError
-from fedit.core.messages import Client
+from fedit.core.messages import Client, Failure
+from fedit.federation.limits import explained, within
 from fedit.federation.policy import check_recipe, check_work, told_count, told_metrics
 from fedit.federation.terms import at_a_site, recipe_hash, shared
-from fedit.federation.worker import _alarm
 from tests.tiny import tiny
 
 METRICS = {"loss": 1.5, "steps": 2.0, "bytes_up": 10.0, "accuracy": 0.5}
@@ -75,15 +78,36 @@ def test_metrics_leave_as_the_policy_says():
 def test_a_round_that_takes_too_long_is_broken_off():
     before = signal.getsignal(signal.SIGALRM)
     try:
-        with pytest.raises(FeditError, match=r"longer than 0\.05"), _alarm(0.05):
+        with pytest.raises(FeditError, match=r"longer than 0\.05"), within(Policy(seconds=0.05)):
             time.sleep(5)
-        with _alarm(0.05):
+        with within(Policy(seconds=0.05)):
             pass
         time.sleep(0.1)  # it does not ring afterwards
-        with _alarm(None):
+        with within(Policy()):
             time.sleep(0.01)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere systems need not keep to the limit")
+def test_work_that_needs_more_memory_is_broken_off_and_the_process_stays():
+    import psutil
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    used = psutil.Process().memory_info().data / 2**30
+    policy = Policy(memory=used + 0.5)
+    said = rf"policy: memory: the work needs more than {policy.memory:g} GiB"
+    for work in (lambda: torch.zeros(2**28), lambda: bytearray(2**30)):
+        with pytest.raises(FeditError, match=said), within(policy):
+            work()
+        with within(policy):
+            assert len(torch.zeros(2**20)) == 2**20
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    with pytest.raises(RuntimeError, match="of another kind"), within(policy):
+        raise RuntimeError("of another kind")
+    failed = Failure("north", "error", "RuntimeError: can't allocate memory: 1 byte")
+    assert explained(failed, policy).detail.startswith(said[:20])
+    assert explained(failed, Policy()) == failed
 
 
 def test_what_sites_share_leaves_out_what_is_the_servers_own(tmp_path):

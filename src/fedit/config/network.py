@@ -40,7 +40,8 @@ class Policy(Section):
 
     `counts` says how the site tells how many rows and tokens it has: exactly, rounded down to a power of
     two, or not at all; a text never leaves. `metrics` names those that may leave beside the counts of one
-    round's training, all of them where it is None. Seconds are of one round's training at the site.
+    round's training, all of them where it is None. Seconds are of one round's training at the site, memory
+    is the worker's own, in GiB.
     """
 
     epochs: float | None = Field(None, gt=0)
@@ -48,6 +49,7 @@ class Policy(Section):
     rounds: int | None = Field(None, ge=1)
     tokens: int | None = Field(None, ge=1)
     seconds: float | None = Field(None, gt=0)
+    memory: float | None = Field(None, gt=0)
     adapters: list[str] | None = Field(None, min_length=1)
     bases: list[str] | None = Field(None, min_length=1)
     counts: Literal["exact", "rounded", "withheld"] = "exact"

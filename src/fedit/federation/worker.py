@@ -35,6 +35,7 @@ from fedit.engines.sealed import (
 )
 from fedit.engines.sites import undone
 from fedit.federation.kit import WORKER, Kit, open_kit
+from fedit.federation.limits import explained, within
 from fedit.federation.policy import check_recipe, check_work, told_count, told_metrics
 from fedit.federation.terms import at_a_site, recipe_hash
 from fedit.printable import printable
@@ -76,11 +77,13 @@ class Desk:
             return _sealed(post, label, FAILURE, _failure("not invited", why))
         label, payload = post.take(message, INVITATION)
         try:
-            return _sealed(post, label, ENROLMENT, self._enrolled(label, post, payload))
+            ready = self._kit.policy().model_copy(update={"seconds": None})  # of training alone
+            with within(ready):
+                return _sealed(post, label, ENROLMENT, self._enrolled(label, post, payload))
         except FeditError as error:
             _tell(f"refused: {error}")
             return _sealed(post, label, FAILURE, _failure("refused", str(error)))
-        except (OSError, RuntimeError) as error:  # a full disk, too little memory
+        except (OSError, RuntimeError, MemoryError) as error:  # a full disk, too little memory
             _tell(f"cannot take part: {error}")
             return _sealed(post, label, FAILURE, _failure("refused", brief(error)))
 
@@ -137,12 +140,13 @@ class Desk:
             clients.homes.take_back([name], round)
         clients.homes.rewind(order.round)
         try:
-            with _alarm(policy.seconds):
+            with within(policy):
                 reply = clients.reply(order, name, len(content))
                 clients.homes.flush()
         except OSError as error:  # a full disk
             reply = Failure(name, "error", brief(error))
         if isinstance(reply, Failure):
+            reply = explained(reply, policy)
             _tell(f"round {order.round + 1}: failed: {reply.detail}")
             return FAILURE, _failure(reply.reason, reply.detail)
         metrics = told_metrics(policy, reply.metrics, hosted.job.algorithm.reads)
@@ -172,27 +176,6 @@ def _sealed(post: Post, label: Label, kind: int, content: bytes) -> bytes:
 
 def _failure(reason: str, detail: str) -> bytes:
     return json.dumps({"reason": reason[:32], "detail": detail[:1000]}).encode()
-
-
-class _alarm:
-    """Ends what the main thread is at after so many seconds."""
-
-    def __init__(self, seconds: float | None):
-        self._seconds = seconds
-
-    def __enter__(self) -> None:
-        if self._seconds:
-            signal.signal(signal.SIGALRM, self._ring)
-            signal.setitimer(signal.ITIMER_REAL, self._seconds)
-
-    def __exit__(self, *_: object) -> None:
-        if self._seconds:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def _ring(self, *_: object) -> None:
-        raise FeditError(
-            f"policy: seconds: a round took longer than {self._seconds:g}, the site's limit"
-        )
 
 
 def _tell(text: str) -> None:
