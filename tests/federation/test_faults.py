@@ -22,6 +22,8 @@ from tests.federation.network import FEDIT, federation
 pytestmark = pytest.mark.network
 
 ROUNDS = {"rounds": 10}
+ROOM = 12_000
+"""Bytes of a file in place of a full disk: less than a home has, and more than messages on a screen."""
 
 
 def began(ours, round: int = 2) -> None:
@@ -150,7 +152,7 @@ def test_a_full_disk_at_a_site_is_its_own_and_passes(tmp_path):
     with federation(tmp_path, federation={"rounds": 3000, "minimum": 2}) as ours:
         began(ours)
         [worker] = ours.found("fedit.federation.worker", "north")
-        worker.rlimit(psutil.RLIMIT_FSIZE, (512, psutil.RLIM_INFINITY))
+        worker.rlimit(psutil.RLIMIT_FSIZE, (ROOM, psutil.RLIM_INFINITY))
         ours.wait_for(lambda: ours.journal()[-1]["failures"])
         [failure] = ours.journal()[-1]["failures"]
         assert failure["client"] == "north"
@@ -165,7 +167,7 @@ def test_a_full_disk_at_the_server_loses_no_round(tmp_path):
         expected = ours.in_process()
         began(ours)
         server = psutil.Process(ours.processes["server"].pid)
-        server.rlimit(psutil.RLIMIT_FSIZE, (512, psutil.RLIM_INFINITY))
+        server.rlimit(psutil.RLIMIT_FSIZE, (ROOM // 2, psutil.RLIM_INFINITY))
         ours.wait_for(lambda: ours.processes["server"].poll() is not None)
         assert ours.processes["server"].returncode == 1
         assert "File too large" in ours.said("server")

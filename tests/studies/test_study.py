@@ -17,6 +17,7 @@ from fedit import InputError, load_study, study
 from fedit.cli import app
 from fedit.core.errors import FeditError
 from fedit.recipe import dump_plan
+from fedit.studies import tuning
 from fedit.studies.study import OpenStudy
 from tests.studies.small import bytes_of, small, tree
 
@@ -241,6 +242,22 @@ def _wait_for(folder: Path, count: int, process: subprocess.Popen) -> None:
     while len(glob.glob(f"{folder}/**/scores.json", recursive=True)) < count:
         assert process.poll() is None
         time.sleep(0.01)
+
+
+def test_the_best_value_goes_by_answers_or_by_loss(tmp_path, monkeypatch):
+    """The first has more right answers and a higher loss than the second."""
+    scores = iter(
+        [
+            {"em": {"mean": 0.2}, "f1": {"mean": 0.3}, "loss": {"mean": 2.0}},
+            {"em": {"mean": 0.1}, "f1": {"mean": 0.4}, "loss": {"mean": 1.0}},
+        ]
+        * 2
+    )
+    monkeypatch.setattr(tuning, "_scores", lambda table, arm: next(scores))
+    parts = [({"local.lr": rate}, None, {}) for rate in (1e-3, 1e-2)]
+    for by, best in (("answers", 1e-3), ("loss", 1e-2)):
+        asked = small(tmp_path, tune_by=by)
+        assert tuning.tuned(asked, "fedit", parts)["best"] == {"local.lr": best}
 
 
 def test_tuning_finds_the_best_value_and_warns_at_the_edge(tmp_path, monkeypatch):

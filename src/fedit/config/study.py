@@ -72,6 +72,7 @@ class Study(Section):
     dev: dict[str, Any] | None = None
     tune: dict[str, list[Any]] = Field(default_factory=dict)
     tune_seeds: list[Annotated[int, Field(ge=0)]] = Field([1000], min_length=1)
+    tune_by: Literal["answers", "loss"] = "answers"
     personal: Personal | None = None
     workers: int = Field(2, ge=1, le=1024)
     output: Annotated[str, Field(pattern=r"^[^\x00]+$")] | None = None

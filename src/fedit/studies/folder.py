@@ -16,7 +16,7 @@ from fedit.report.folder import RunFolder
 from fedit.resuming import FREE as FREE_IN_RUNS
 from fedit.studies.jobs import Job
 
-FREE = ("seeds", "workers", "output", "tune", "tune_seeds", "dev")
+FREE = ("seeds", "workers", "output", "tune", "tune_seeds", "tune_by", "dev")
 """Keys that may change on resume; seeds may only be added."""
 
 

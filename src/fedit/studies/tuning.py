@@ -85,7 +85,7 @@ def own_scores(study: Study, jobs: Sequence[Job]) -> dict[str, Any]:
 def tuned(
     study: Study, arm: str, parts: list[tuple[dict[str, Any], Table, dict[str, Any]]]
 ) -> dict[str, Any]:
-    """An arm's score with every value, the best by EM, F1 and loss in turn, and where that is an edge.
+    """An arm's score with every value, the best by `tune_by` first, and where that is an edge.
 
     Where clients' own models are scored, theirs are the EM and F1 to choose by: what a method leaves in the
     global model may be no model at all.
@@ -96,8 +96,9 @@ def tuned(
     ]
 
     def goodness(one: dict[str, Any]) -> tuple[float, ...]:
-        told = one.get("own", one)
-        return told["em"]["mean"] or 0, told["f1"]["mean"] or 0, -(one["loss"]["mean"] or 0)
+        told, loss = one.get("own", one), -(one["loss"]["mean"] or 0)
+        answers = told["em"]["mean"] or 0, told["f1"]["mean"] or 0
+        return (loss, *answers) if study.tune_by == "loss" else (*answers, loss)
 
     best = max(candidates, key=goodness)
     edges = []
