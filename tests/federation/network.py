@@ -43,7 +43,7 @@ class Federation:
         self.kits, self.output = folder / "kits", folder / "run"
         self.network = Network(host="127.0.0.1", port=free_port(), sites=list(sites))
         make_kits(self.network, self.kits)
-        (folder / "data").mkdir()
+        (folder / "data").mkdir(parents=True)
         for start, site in enumerate(sites):
             self.write_rows(site, 50 * start)
         self.recipe = folder / "recipe.yaml"
@@ -90,7 +90,12 @@ class Federation:
             command = ["join", str(self.kits / name), "--data", data, "--threads", "1", *words]
         with open(self.folder / f"{name}.log", "a") as log:
             self.processes[name] = subprocess.Popen(
-                [*FEDIT, *command], stderr=log, stdout=log, text=True, env=dict(os.environ)
+                [*FEDIT, *command],
+                stderr=log,
+                stdout=log,
+                text=True,
+                env=dict(os.environ),
+                cwd=self.folder,
             )
 
     def start_all(self) -> None:

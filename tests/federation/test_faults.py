@@ -6,10 +6,13 @@ Run by `make test-federation`, which prints how long each recovery took.
 import json
 import os
 import random
+import re
+import shutil
 import subprocess
 
 import psutil
 import pytest
+from safetensors.torch import load_file, save_file
 
 pytest.importorskip("nvflare", reason="needs the extra federation")
 
@@ -18,6 +21,7 @@ from fedit.engines.frames import SOCKET, place_of
 from fedit.engines.nvflare.control import Control, client_command, server_command
 from fedit.federation.kit import DOOR, WORKER, make_kits
 from tests.federation.network import FEDIT, federation
+from tests.tiny import finish, tiny
 
 pytestmark = pytest.mark.network
 
@@ -186,6 +190,27 @@ def test_another_recipe_over_the_same_folder_is_refused(tmp_path):
         ours.wait_for(lambda: server.poll() is not None)
         assert server.returncode == 2
         assert "local.lr: 0.01" in ours.said("server")
+
+
+def test_another_base_at_one_site_is_refused_with_both_hashes(tmp_path):
+    """Everybody has a copy of the base's folder; in north's one number is another."""
+    finish(tiny(tmp_path / "made", federation={"rounds": 1}))
+    plan = {"model": {"base": "base"}, "federation": {"rounds": 2, "minimum": 2}}
+    with federation(tmp_path / "f", **plan) as ours:
+        for place in (ours.folder, *(ours.kits / site for site in ours.sites)):
+            shutil.copytree(tmp_path / "made" / "base", place / "base")
+        weights = ours.kits / "north" / "base" / "model.safetensors"
+        changed = load_file(weights)
+        changed["model.norm.weight"][0] += 1
+        save_file(changed, weights, {"format": "pt"})
+        ours.start_all()
+        ours.finish()
+        said = ours.said("server")
+        assert re.search(
+            r"north: refused: .*model\.base base: this site's has the hash \w{16}…, the server's \w{16}…",
+            said,
+        )
+        assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
 
 
 def test_a_policy_refuses_with_both_values_and_the_rest_go_on(tmp_path):
