@@ -337,6 +337,23 @@ def test_a_refused_update_is_undone_at_the_site_with_its_next_order(tmp_path):
     assert home.load("c1", 2).payload
 
 
+class Amnesiac(Site):
+    """Says that it was never invited, whenever it is asked."""
+
+    def answer(self, message):
+        self.invited = False
+        return super().answer(message)
+
+
+def test_a_site_that_forgets_its_invitations_is_left_out(tmp_path):
+    toy = Toy(tmp_path, clients=3)
+    engine, _, told = network(toy, fedavg(), deadline=60, kinds={"c1": Amnesiac})
+    engine.gather(1.0, 3, 1.0)
+    [one] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=1)
+    assert [(f.client, f.detail) for f in one.failures] == [("c1", "forgets its invitations")]
+    assert sum(site == "c1" for site, _ in told) == 1 + module.TRIES
+
+
 def test_counts_that_are_withheld_are_refused_where_they_weigh(tmp_path):
     toy = Toy(tmp_path, clients=2)
     engine, line, _told = network(toy, fedavg())
@@ -378,7 +395,8 @@ def test_a_method_that_counts_its_clients_takes_no_more(tmp_path):
 def test_too_few_sites_end_with_who_is_missing(tmp_path):
     engine, line, _ = network(Toy(tmp_path, clients=3), fedavg())
     line.absent = {"c0", "c2"}
-    with pytest.raises(FeditError, match=r"1 of 3 have enrolled .* needs 2; absent: c0, c2"):
+    said = r"1 of 3 have enrolled, federation\.minimum needs 2; absent: c0, c2"
+    with pytest.raises(FeditError, match=said):
         engine.gather(0.1, 2, 0.3)
 
 

@@ -256,6 +256,7 @@ AS_OBJECTS = {
     "a metric NaN": (metrics(loss=float("nan")), "metrics"),
     "a metric infinite": (metrics(loss=float("-inf")), "metrics"),
     "a metric too large": (metrics(tokens=1e16), "metrics"),
+    "fewer tokens than none": (metrics(tokens=-1e15), "metrics"),
     "an integer beyond all floats": (metrics(tokens=10**400), "metrics"),
     "a metric in words": (metrics(loss="low"), "metrics"),
     "a metric that is none": (metrics(loss=None), "metrics"),

@@ -13,7 +13,10 @@ from fedit.printable import printable
 
 Carrier = Annotated[
     bool,
-    typer.Option("--carrier/--no-carrier", help="run NVFlare here, or use one that runs already"),
+    typer.Option(
+        "--carrier/--no-carrier",
+        help="run NVFlare, or use one that runs and has FEDIT_SOCKET",
+    ),
 ]
 
 
@@ -25,10 +28,12 @@ def provision(
 ) -> None:
     """Make a kit for the server, each site and the operator; made again, only for new sites."""
     from fedit.config import Network
-    from fedit.federation.kit import make_kits
+    from fedit.federation.kit import make_kits, open_kit
     from fedit.recipe import load_section
 
-    made = make_kits(load_section(Network, network), output)
+    members = load_section(Network, network)
+    made = make_kits(members, output)
+    revoked = open_kit(output / "server", "server").revoked
     if as_json:
         print(json.dumps({name: str(path) for name, path in made.items()}))
         return
@@ -36,6 +41,8 @@ def provision(
         print(f"{name}: {path}")
     if not made:
         print("every member has its kit already", file=sys.stderr)
+    if revoked:
+        print(f"revoked: {', '.join(revoked)}; give the server its new fedit.json", file=sys.stderr)
 
 
 @app.command()

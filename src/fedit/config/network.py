@@ -8,7 +8,7 @@ from fedit.config.section import Section
 
 NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
-RESERVED = ("server", "driver", "operator")
+RESERVED = ("server", "driver", "operator", "authority")
 """Names that kits have which are no site's."""
 
 

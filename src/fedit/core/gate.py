@@ -21,6 +21,11 @@ METRICS = 32
 LARGEST = 1e15
 """What no metric reaches: more tokens, or bytes, than there are."""
 
+COUNTS = frozenset(
+    ("bytes_down", "bytes_kept", "bytes_up", "samples", "seconds", "steps", "supervised", "tokens")
+)
+"""Metrics that count work and traffic: none is negative."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 Range = tuple[float, float]
@@ -105,6 +110,8 @@ def _metrics_fault(metrics: Any, reads: Mapping[str, Range]) -> str:
             return f"{name} is {quoted(value)}, expected a finite number"
         if not abs(value) <= LARGEST:  # NaN is not either
             return f"{name} is {quoted(value)}, expected a finite number within ±{LARGEST:g}"
+        if value < 0 and name in COUNTS:
+            return f"{name} is {value}, expected no less than 0"
     for name, (least, most) in reads.items():
         if name not in metrics:
             return f"{name} is missing"

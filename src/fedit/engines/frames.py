@@ -22,6 +22,7 @@ class Hung(FeditError):
 
 def send(line: socket.socket, *parts: bytes | memoryview) -> None:
     """Send up to 255 byte strings. Raises Hung."""
+    parts = tuple(memoryview(part).cast("B") for part in parts)  # whose lengths are in bytes
     try:
         line.sendall(_COUNT.pack(len(parts)) + b"".join(_SIZE.pack(len(part)) for part in parts))
         for part in parts:

@@ -40,6 +40,7 @@ class _Asked:
     stage: str = "absent"  # or invited, asked
     number: int = -1
     tries: int = 0
+    forgot: int = 0
     rests: float = 0.0
     since: float = field(default_factory=time.monotonic)
 
@@ -86,12 +87,15 @@ class Sites:
 
     def gather(self, wait: float, minimum: int, patience: float) -> None:
         """Invite sites until all are there, or after `wait` seconds at least `minimum`. Raises FeditError."""
-        began, asked = time.monotonic(), {name: _Asked() for name in self._names}
+        began, asked, told = time.monotonic(), {name: _Asked() for name in self._names}, False
         while True:
             waited = time.monotonic() - began
             answered = len(self._ready) + len(self.refused) == len(self._names)
             if (answered or waited >= wait) and len(self._ready) >= minimum:
                 return
+            if waited >= wait and not told:
+                told = True
+                self._tell("server", self._missing(minimum))
             if waited > max(wait, patience) or len(self._names) - len(self.refused) < minimum:
                 raise FeditError(self._too_few(minimum, waited))
             for site in self._line.present() - self._ready - self.refused.keys():
@@ -224,8 +228,11 @@ class Sites:
         reason = quoted(said.get("reason", ""), 32)
         if "not invited" in reason:  # its worker is new
             self._ready.discard(site)
-            one.stage = "absent"
-            return None
+            one.stage, one.rests = "absent", time.monotonic() + _PAUSE * one.forgot
+            one.forgot += 1
+            return (
+                None if one.forgot <= TRIES else Failure(site, "error", "forgets its invitations")
+            )
         return Failure(site, "error", quoted(said.get("detail", ""), 600))
 
     def _lost(self, news: News, one: _Asked) -> None:
@@ -234,13 +241,22 @@ class Sites:
         one.tries += news.worker
         self._tell(news.site, f"asked anew: {news.why}")
 
-    def _too_few(self, minimum: int, waited: float) -> str:
+    def _missing(self, minimum: int) -> str:
         refused = "".join(f"; {site} refused: {why}" for site, why in self.refused.items())
-        absent = [n for n in self._names if n not in self._ready and n not in self.refused]
-        missing = f"; absent: {', '.join(absent)}" if absent else ""
+        left = [n for n in self._names if n not in self._ready and n not in self.refused]
+        there = self._line.present()
+        silent = [f"no answer yet: {n}" for n in left if n in there]
+        absent = [n for n in left if n not in there]
+        missing = "".join(f"; {one}" for one in silent)
+        missing += f"; absent: {', '.join(absent)}" if absent else ""
         return (
-            f"sites: {len(self._ready)} of {len(self._names)} have enrolled after {waited:.0f} s, "
-            f"federation.minimum needs {minimum}{missing}{refused}. Nothing is lost: have sites join, or "
+            f"{len(self._ready)} of {len(self._names)} have enrolled, federation.minimum needs {minimum}"
+            f"{missing}{refused}"
+        )
+
+    def _too_few(self, minimum: int, waited: float) -> str:
+        return (
+            f"sites: {self._missing(minimum)}; after {waited:.0f} s. Nothing is lost: have sites join, or "
             "lower federation.minimum, then start the server again"
         )
 

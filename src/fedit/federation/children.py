@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 _DEATH_SIGNAL, _SUBREAPER = 1, 36  # of prctl
+_LOG = 16 * 2**20  # bytes of a log
 _REST = 2.0  # seconds between two starts of a process that dies at once
 
 
@@ -30,6 +31,7 @@ class Child:
 
     def watch(self) -> bool:
         """Start it where it does not run; whether that was so."""
+        self._keep_log_small()
         if self.alive or time.monotonic() - self._began < _REST * bool(self.starts):
             return False
         self._end_orphans()
@@ -47,6 +49,12 @@ class Child:
         self._began = time.monotonic()
         self.starts += 1
         return True
+
+    def _keep_log_small(self) -> None:
+        """Empty a log that has grown: a carrier writes a kilobyte a second where it finds no server."""
+        with contextlib.suppress(OSError):
+            if self._log and self._log.stat().st_size > _LOG:
+                os.truncate(self._log, 0)  # whoever writes appends
 
     @property
     def alive(self) -> bool:

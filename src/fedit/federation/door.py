@@ -99,8 +99,10 @@ class Door:
                 what, number, site, content = receive(relay)
                 mine = int(number)
                 with self._lock:
-                    known = self._open.pop(mine, None)
-                if known == site.decode():
+                    known = self._open.get(mine)
+                    if known == site.decode():
+                        del self._open[mine]
+                if known is not None and known == site.decode():
                     good = what == b"answer"
                     worker = not good and b"Hung" in content
                     why = "its worker broke off" if worker else "its line broke"

@@ -96,6 +96,7 @@ def make_kits(network: Network, folder: Path) -> dict[str, Path]:
     need_federation()
     from fedit.engines.nvflare.kits import Members, provision
 
+    _check_same(folder, network)
     authority = folder / "authority"
     authority.mkdir(parents=True, exist_ok=True, mode=0o700)
     members = Members(network.name, network.host, network.port, network.sites, network.days)
@@ -114,6 +115,24 @@ def make_kits(network: Network, folder: Path) -> dict[str, Path]:
             made[name] = kit
     _introduce(folder, network, common)
     return made
+
+
+def _check_same(folder: Path, network: Network) -> None:
+    """Refuse to add to kits of another federation, or of another address, which old kits would keep."""
+    card = folder / "server" / CARD
+    if not card.exists():
+        return
+    known: dict[str, Any] = json.loads(card.read_text())
+    address = f"{network.host}:{network.port}"
+    for key, then, now in (
+        ("name", known["federation"], network.name),
+        ("host and port", known["address"], address),
+    ):
+        if then != now:
+            raise InputError(
+                f"{key}: the kits in {folder} are of {then}, not of {now}; put it back, or give everybody "
+                "a new kit with another --output"
+            )
 
 
 def _fill(kit: Path, name: str, common: Mapping[str, str], carriers: Mapping[str, Path]) -> None:

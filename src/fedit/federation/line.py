@@ -1,12 +1,13 @@
 """The server's line to its sites: NVFlare's server and one job after another, mended whenever they break."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fedit.core.errors import FeditError
+from fedit.core.errors import FeditError, InputError
 from fedit.engines.frames import SOCKET, place_of
 from fedit.engines.line import Line, News
 from fedit.federation.children import Child, adopt_orphans
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 Tell = Callable[[str, str], None]
 
 _LOOK = 0.5  # seconds between two looks at who is connected
+_FREED = 5.0  # seconds in which what a killed server left lets go of the port
 _STUCK = 60.0  # seconds after which a job that has not called is given up
 _SURE = 3  # looks in a row at which a site must have no job
+_SHORT, _REST = 20.0, 30.0  # a job of fewer seconds has failed; the longest rest before another
 _SETTLED = 1.5  # seconds without a new site before a job begins, unless all are there
 
 
@@ -40,6 +43,7 @@ def carrying(kit: Kit, tell: Tell, own: bool = True) -> Iterator[Line]:
         door = Door(path)
         line: Line = door
         if own:
+            _check_port(kit)
             line = NvflareLine(kit, door, tell)
         else:
             tell("server", f"waits for the job {job}; NVFlare's server needs {SOCKET}={path}")
@@ -47,6 +51,25 @@ def carrying(kit: Kit, tell: Tell, own: bool = True) -> Iterator[Line]:
             yield line
         finally:
             line.close()
+
+
+def _check_port(kit: Kit) -> None:
+    """Refuse a port that another program has. Raises InputError."""
+    port = int(kit.address.rpartition(":")[2])
+    until = time.monotonic() + _FREED
+    while True:
+        with socket.socket() as found:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                found.bind(("", port))
+                return
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise InputError(
+                        f"port {port} of the kit: {error.strerror}; end the program that has it, or "
+                        "provision with another port"
+                    ) from None
+        time.sleep(_LOOK)
 
 
 class NvflareLine:
@@ -65,10 +88,11 @@ class NvflareLine:
         self._idle: dict[str, int] = {}  # how many looks in a row a site had no job
         self._closing = threading.Event()
         settle_server(kit.carrier, kit.revoked)
+        self._log = kit.folder / "carrier.log"
         self._child = Child(
             server_command(kit.carrier),
             kit.carrier,
-            kit.folder / "carrier.log",
+            self._log,
             {SOCKET: str(place_of(kit.folder, DOOR))},
         )
         self._control = Control(kit.folder / "driver")
@@ -97,25 +121,32 @@ class NvflareLine:
 
     def _keep(self) -> None:
         """Watch over the server process and the job, in the thread that has started the process."""
-        job, submitted, changed = "", 0.0, time.monotonic()
+        job, submitted, changed, short = "", 0.0, time.monotonic(), 0
         while not self._closing.wait(_LOOK):
-            if self._child.watch() and self._child.starts > 1:
-                self._tell("server", "the carrier had died and is started anew")
-                self._control.close()
-                job = ""
             try:
+                if self._child.watch() and self._child.starts > 1:
+                    self._tell("server", "the carrier had died and is started anew")
+                    self._control.close()
+                    job = ""
                 if self._see(self._control):
                     changed = time.monotonic()
                 if job and self._over(self._control, job, submitted):
                     self._door.drop("the carrier's job was replaced")
                     job = ""
+                    short = short + 1 if time.monotonic() - submitted < _SHORT else 0
+                    if short > 1:
+                        self._tell("server", f"{short} jobs ended at once; see {self._log}")
                 settled = len(self._connected) == len(self._kit.sites)
                 settled |= time.monotonic() - changed > _SETTLED
-                if not job and self._connected and settled:
+                rested = time.monotonic() - submitted > min(_REST, 2.0**short) * bool(short)
+                if not job and self._connected and settled and rested:
                     job = self._control.submit(self._kit.folder / "job")
                     submitted = time.monotonic()
             except FeditError:
                 continue  # it is starting, or has died: the next look tells
+            except OSError as error:  # a full disk, too little memory to start a process
+                self._tell("server", f"the carrier cannot be kept running: {error}")
+                self._closing.wait(_REST)
         self._control.close()
         self._child.end()
 

@@ -4,19 +4,8 @@ from collections.abc import Mapping
 
 from fedit.config import Plan, Policy
 from fedit.core.errors import InputError
+from fedit.core.gate import COUNTS
 from fedit.core.messages import Client, Metrics
-
-COUNTED = (
-    "bytes_down",
-    "bytes_kept",
-    "bytes_up",
-    "samples",
-    "seconds",
-    "steps",
-    "supervised",
-    "tokens",
-)
-"""Metrics that count work and traffic, which `metrics` does not hold back."""
 
 
 def check_recipe(policy: Policy, plan: Plan) -> None:
@@ -63,7 +52,7 @@ def told_metrics(policy: Policy, metrics: Metrics, needed: Mapping[str, object])
     """The metrics that may leave. Raises InputError where the method combines by one that may not."""
     if policy.metrics is None:
         return metrics
-    allowed = {*COUNTED, *policy.metrics}
+    allowed = {*COUNTS, *policy.metrics}
     if kept_back := [name for name in needed if name not in allowed]:
         raise InputError(
             f"policy: metrics {policy.metrics} leaves out {kept_back[0]}, by which this method combines; add "

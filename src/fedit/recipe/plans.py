@@ -28,10 +28,7 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
 
 def load_section(kind: type[Checked], path: Path) -> Checked:
     """One section from a YAML file of its own: a network, a site's policy. Raises InputError."""
-    tree = read_tree(path, "file")
-    if "name" not in kind.model_fields:
-        tree.pop("name", None)  # the file's own
-    return check(kind, tree, str(path))
+    return check(kind, read_tree(path, "file", named=False), str(path))
 
 
 def make_plan(tree: dict[str, Any], source: str = "plan") -> Plan:

@@ -13,8 +13,8 @@ from ruamel.yaml.events import AliasEvent
 from fedit.core.errors import InputError
 
 
-def read_tree(path: Path, what: str = "recipe") -> dict[str, Any]:
-    """The keys and values of a YAML file, with a name from the file's own. Raises InputError."""
+def read_tree(path: Path, what: str = "recipe", named: bool = True) -> dict[str, Any]:
+    """The keys and values of a YAML file, `named` after it where it says no name. Raises InputError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -22,7 +22,8 @@ def read_tree(path: Path, what: str = "recipe") -> dict[str, Any]:
             f"{what} {path}: cannot be read ({error}); give the path of a YAML file"
         ) from None
     tree = _parse(text, f"{what} {path}")
-    tree.setdefault("name", _slug(path.stem))
+    if named:
+        tree.setdefault("name", _slug(path.stem))
     return tree
 
 

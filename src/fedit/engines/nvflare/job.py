@@ -59,8 +59,8 @@ def _pump(say: Any, number: bytes, site: bytes, results: Any) -> None:
     """Wait for a site's answer, and pass it on."""
     answer = next((found for _, found in results), None)
     try:
-        if answer is None:
-            why = str(next(iter(dict(results.failures).values()), "no answer"))
+        if type(answer) is not bytes:  # a site's process may answer anything that NVFlare can carry
+            why = str(next(iter(dict(results.failures).values()), "no bytes"))
             say(b"lost", number, site, why.encode())
         else:
             say(b"answer", number, site, answer)
