@@ -193,23 +193,25 @@ def test_another_recipe_over_the_same_folder_is_refused(tmp_path):
 
 
 def test_another_base_at_one_site_is_refused_with_both_hashes(tmp_path):
-    """Everybody has a copy of the base's folder; in north's one number is another."""
+    """East and north have copies of the base's folder; in north's one number is another."""
     finish(tiny(tmp_path / "made", federation={"rounds": 1}))
-    plan = {"model": {"base": "base"}, "federation": {"rounds": 2, "minimum": 2}}
+    base = tmp_path / "made" / "base"
+    plan = {"model": {"base": str(base)}, "federation": {"rounds": 2, "minimum": 2}}
     with federation(tmp_path / "f", **plan) as ours:
-        for place in (ours.folder, *(ours.kits / site for site in ours.sites)):
-            shutil.copytree(tmp_path / "made" / "base", place / "base")
-        weights = ours.kits / "north" / "base" / "model.safetensors"
+        for site in ("east", "north"):
+            shutil.copytree(base, tmp_path / site)
+        weights = tmp_path / "north" / "model.safetensors"
         changed = load_file(weights)
         changed["model.norm.weight"][0] += 1
         save_file(changed, weights, {"format": "pt"})
-        ours.start_all()
+        ours.start("server")
+        ours.start("south")
+        for site in ("east", "north"):
+            ours.start(site, "--base", str(tmp_path / site))
         ours.finish()
         said = ours.said("server")
-        assert re.search(
-            r"north: refused: .*model\.base base: this site's has the hash \w{16}…, the server's \w{16}…",
-            said,
-        )
+        told = r"north: refused: .*model\.base .*north: this site's has the hash \w{16}…, the"
+        assert re.search(told, said)
         assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
 
 

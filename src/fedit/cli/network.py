@@ -89,6 +89,10 @@ def join(
     data: Annotated[str, typer.Option(help="this site's rows: a file, a folder or a glob")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="threads of the worker")] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(help="this site's copy of the base model (default: as the recipe)"),
+    ] = None,
     carrier: Carrier = True,
 ) -> None:
     """Take part with rows that stay here, until stopped; the site's policy.yaml says what is allowed."""
@@ -98,7 +102,7 @@ def join(
     if not data:
         raise InputError("--data: name this site's rows, e.g. --data private.jsonl")
     try:
-        for line in taking_part(kit, data, device, threads, carrier):
+        for line in taking_part(kit, data, device, threads, base, carrier):
             print(printable(line), file=sys.stderr)
     except KeyboardInterrupt:
         print("\nstopped; the same command joins again", file=sys.stderr)

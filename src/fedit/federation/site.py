@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from fedit.core.errors import InputError
 from fedit.data.sources import checked, read_source
 from fedit.engines.frames import SOCKET, place_of
 from fedit.federation.children import Child, adopt_orphans
@@ -23,11 +24,17 @@ def check_rows(data: str) -> int:
 
 
 def join(
-    folder: Path, data: str, device: str, threads: int | None, own: bool = True
+    folder: Path,
+    data: str,
+    device: str,
+    threads: int | None,
+    base: Path | None = None,
+    own: bool = True,
 ) -> Iterator[str]:
     """Take part until the caller stops; yields what a person may want to know. Raises InputError.
 
-    Without a carrier of its `own` an NVFlare that runs already must know the worker's socket.
+    `base` is the folder of this site's copy of the base model. Without a carrier of its `own` an NVFlare
+    that runs already must know the worker's socket.
     """
     from fedit.engines.nvflare.control import client_command
 
@@ -36,6 +43,8 @@ def join(
     path = Path(data)
     data = str(path.absolute()) if path.exists() else data
     rows = check_rows(data)
+    if base is not None and not base.is_dir():
+        raise InputError(f"--base {base}: is no folder; give that of a model, or leave it out")
     with lock_folder(kit.folder, "kit"):
         until = kit.expires[:10]
         yield f"{kit.name} of {kit.federation}: {rows:,} rows; server {kit.address}"
@@ -47,6 +56,7 @@ def join(
             "data": data,
             "device": device,
             "threads": threads,
+            "base": base and str(base.absolute()),
         }
         children = {"worker": Child(_worker_command(words), kit.folder, None, where)}
         if own:

@@ -40,6 +40,7 @@ from fedit.federation.limits import explained, within
 from fedit.federation.policy import check_recipe, check_work, told_count, told_metrics
 from fedit.federation.terms import at_a_site, recipe_hash
 from fedit.printable import printable
+from fedit.recipe import changed
 from fedit.train.model import Base, fingerprint
 
 
@@ -57,7 +58,10 @@ class Hosted:
 class Desk:
     """Answers one message after another; the base stays loaded as long as recipes name the same."""
 
-    def __init__(self, kit: Kit, data: str, device: str, threads: int | None):
+    def __init__(
+        self, kit: Kit, data: str, device: str, threads: int | None, base: str | None = None
+    ):
+        self._copy = base
         self._kit, self._data, self._device, self._threads = kit, data, device, threads
         self._key, self._server = kit.key(), kit.key_of("server")
         self._hosted: Hosted | None = None
@@ -94,6 +98,8 @@ class Desk:
         folder = self._kit.folder / "runs" / label.terms.run
         plan = at_a_site(tree, self._data, folder, self._device, self._threads)
         check_recipe(policy, plan)
+        if self._copy:
+            plan = changed(plan, {"model.base": self._copy, "model.revision": None}, "--base")
         base, found = self._base_of(plan)
         if found != label.terms.base:
             raise InputError(
@@ -219,7 +225,8 @@ def main(words: Mapping[str, Any]) -> None:
     kit = open_kit(Path(words["kit"]), "site")
     if words["threads"]:
         torch.set_num_threads(words["threads"])
-    serve(Desk(kit, words["data"], words["device"], words["threads"]), kit.folder)
+    desk = Desk(kit, words["data"], words["device"], words["threads"], words["base"])
+    serve(desk, kit.folder)
 
 
 if __name__ == "__main__":
