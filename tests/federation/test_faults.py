@@ -210,7 +210,7 @@ def test_another_base_at_one_site_is_refused_with_both_hashes(tmp_path):
             ours.start(site, "--base", str(tmp_path / site))
         ours.finish()
         said = ours.said("server")
-        told = r"north: refused: .*model\.base .*north: this site's has the hash \w{16}…, the"
+        told = r"north: refused: .*model\.base .*/base: this site's has the hash \w{16}.*server's \w{16}"
         assert re.search(told, said)
         assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
 

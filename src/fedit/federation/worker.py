@@ -8,8 +8,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -100,13 +100,15 @@ class Desk:
         check_recipe(policy, plan)
         if self._copy:
             plan = changed(plan, {"model.base": self._copy, "model.revision": None}, "--base")
-        base, found = self._base_of(plan)
+        with _kept_here():
+            base, found = self._base_of(plan)
         if found != label.terms.base:
             raise InputError(
-                f"model.base {plan.model.base}: this site's has the hash {found[:16]}…, the server's "
+                f"model.base {tree['model']['base']}: this site's has the hash {found[:16]}…, the server's "
                 f"{label.terms.base[:16]}…; get the same files as the server's, or the same revision"
             )
-        job = build(plan, folder, base, member=self._kit.name)
+        with _kept_here():
+            job = build(plan, folder, base, member=self._kit.name)
         (client,) = job.engine.clients()
         check_work(policy, plan, client)
         told_metrics(policy, {}, job.algorithm.reads)
@@ -162,6 +164,18 @@ class Desk:
         )
         _tell(f"round {order.round + 1}: trained in {time.perf_counter() - began:.1f} s")
         return UPDATE, block
+
+
+@contextmanager
+def _kept_here() -> Iterator[None]:
+    """Tell a fault of the site's own files here alone: its message may hold their names, or what rows say."""
+    try:
+        yield
+    except FeditError as error:
+        _tell(str(error))
+        raise InputError(
+            "its own files do not allow it; the terminal of its fedit join says why"
+        ) from None
 
 
 def _tree(payload: memoryview, terms: Terms) -> dict[str, Any]:
