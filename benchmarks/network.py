@@ -87,7 +87,7 @@ def federate(path: Path, names: list[str], recipe: Path) -> dict[str, int]:
     """Run it over the network; the peak of each kind of process, in bytes."""
     peaks: dict[str, int] = {}
     commands = [["join", str(path / "kits" / n), "--data", str(path / "data" / f"{n}.jsonl"),
-                 "--threads", "1"] for n in names]  # fmt: skip
+                 "threads=1"] for n in names]  # fmt: skip
     serve = ["server", str(path / "kits" / "server"), str(recipe), "--output", str(path / "run")]
     with open(path / "log", "ab") as log:
         members = [subprocess.Popen([*FEDIT, *words], stdout=log, stderr=log) for words in commands]

@@ -184,3 +184,9 @@ def test_the_projection_meets_the_conditions_of_kuhn_and_tucker(point):
 def test_a_point_of_the_simplex_stays(point):
     inside = torch.tensor(point, dtype=torch.float64) / sum(point)
     np.testing.assert_allclose(on_simplex(inside).numpy(), inside.numpy(), atol=1e-15)
+
+
+@pytest.mark.parametrize("size", [1e16, 1e100, 1e300])
+def test_of_large_numbers_the_largest_has_all(size):
+    point = torch.tensor([0.2, size, 0.3], dtype=torch.float64)
+    np.testing.assert_array_equal(on_simplex(point).numpy(), [0, 1, 0])

@@ -17,6 +17,7 @@ from fedit.engines.keys import new_key
 from fedit.engines.ledger import Post
 from fedit.engines.line import News
 from fedit.engines.messages import pack_update, unpack_order
+from fedit.engines.said import undone
 from fedit.engines.sealed import (
     ENROLMENT,
     FAILURE,
@@ -25,7 +26,7 @@ from fedit.engines.sealed import (
     Terms,
     read_label,
 )
-from fedit.engines.sites import Sites, undone
+from fedit.engines.sites import Sites
 from tests.tiny import finish, tiny
 from tests.toy import Toy, last, toy_policy, tree
 

@@ -87,7 +87,7 @@ class Federation:
             command += ["--output", str(self.output), *words]
         else:
             data = str(self.folder / "data" / f"{name}.jsonl")
-            command = ["join", str(self.kits / name), "--data", data, "--threads", "1", *words]
+            command = ["join", str(self.kits / name), "--data", data, "threads=1", *words]
         with open(self.folder / f"{name}.log", "a") as log:
             self.processes[name] = subprocess.Popen(
                 [*FEDIT, *command],

@@ -207,7 +207,7 @@ def test_another_base_at_one_site_is_refused_with_both_hashes(tmp_path):
         ours.start("server")
         ours.start("south")
         for site in ("east", "north"):
-            ours.start(site, "--base", str(tmp_path / site))
+            ours.start(site, f"base={tmp_path / site}")
         ours.finish()
         said = ours.said("server")
         told = r"north: refused: .*model\.base .*/base: this site's has the hash \w{16}.*server's \w{16}"

@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("psutil", reason="needs the extra federation")
 
-from fedit.config import Policy
+from fedit.config import Policy, Site
 from fedit.core.errors import FeditError, InputError
 from fedit.core.messages import Client, Failure
 from fedit.federation.limits import explained, within
@@ -118,5 +118,5 @@ def test_what_sites_share_leaves_out_what_is_the_servers_own(tmp_path):
     for changes in ({"local": {"lr": 0.5}}, {"seed": 1}, {"federation": {"rounds": 4}}):
         assert recipe_hash(tree) != recipe_hash(shared(tiny(tmp_path / "run", **changes)))
     assert str(tmp_path) not in str(tree)
-    mine = at_a_site(tree, "rows.jsonl", tmp_path, "cpu", 1)
+    mine = at_a_site(tree, "rows.jsonl", tmp_path, Site(device="cpu", threads=1))
     assert (mine.data.train, mine.threads, mine.local) == ("rows.jsonl", 1, plan.local)

@@ -77,7 +77,7 @@ def test_what_cannot_be_compared_is_refused(recipe, tmp_path):
     with pytest.raises(InputError, match="--dev"):
         versus(plan, ["fedavg"], 1, rates=[1e-3], output=str(tmp_path))
     for name, hint in (("nosuch", ""), ("fedprx", "did you mean fedprox? ")):
-        said = rf"--algorithms fedavg,{name}: there is no algorithm '{name}'; {re.escape(hint)}known here: "
+        said = rf"--algorithms: there is no algorithm '{name}'; {re.escape(hint)}known here: "
         with pytest.raises(InputError, match=said + "fedavg, .*, external$"):
             versus(plan, ["fedavg", name], 1, output=str(tmp_path))
     with pytest.raises(InputError, match="scaffold takes a client's way"):
@@ -89,6 +89,17 @@ def test_what_cannot_be_compared_is_refused(recipe, tmp_path):
             versus(plan, ["fedavg", name], 1, output=str(tmp_path))
     with pytest.raises(InputError, match=r"optimizer adamw, momentum 0 and clip 1\.0: set"):
         versus(plan, ["fedavg", "scaffold"], 1, output=str(tmp_path))
+
+
+def test_methods_of_other_packages_are_named_by_their_entry_points(monkeypatch, tmp_path):
+    theirs = {"clipped": None, "other": None, "fedavg": None}  # a name of ours stays ours
+    monkeypatch.setattr("fedit.studies.versus.entries", lambda: theirs)
+    study = versus(tiny(tmp_path), ["fedavg", "other", "clipped"], 1, output=str(tmp_path))
+    assert {name: arm["algorithm"] for name, arm in study.arms.items()} == {
+        "fedavg": tiny(tmp_path).algorithm.model_dump(),
+        "other": {"name": "external", "entry": "other"},
+        "clipped": {"name": "external", "entry": "clipped"},
+    }
 
 
 def test_a_package_that_is_not_installed_is_told_before_any_arm_trains(recipe):

@@ -48,6 +48,7 @@ class Agnostic:
 
 def on_simplex(point: Tensor) -> Tensor:
     """The nearest point (Euclidean) whose coordinates are ≥ 0 and sum to 1 (arXiv 1309.1541, Algorithm 1)."""
+    point = point - point.max()  # which changes nothing, and keeps large numbers apart
     ordered = point.sort(descending=True).values
     over = (ordered.cumsum(0) - 1) / torch.arange(1, len(point) + 1)
     shift = over[ordered > over][-1]

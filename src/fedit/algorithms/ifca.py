@@ -30,10 +30,7 @@ class Choosing:
 def chosen(known: list[Tree], fit: Fitter) -> int:
     """The number of the model with the least loss, the first of equals; NaN is more than any number."""
     losses = [fit.loss(model) for model in known] if len(known) > 1 else [0.0]
-    losses = [
-        math.inf if math.isnan(loss) else loss for loss in losses
-    ]  # min would take a first NaN
-    return losses.index(min(losses))
+    return min(range(len(known)), key=lambda k: (math.isnan(losses[k]), losses[k]))
 
 
 def from_chosen(update: Update, order: Order) -> Tree:

@@ -118,9 +118,14 @@ def _method(plan: Plan, population: Sequence[Client]) -> Algorithm[Any]:
     raise AssertionError(how.name)  # the plan was checked
 
 
+def entries() -> dict[str, EntryPoint]:
+    """The methods of other installed packages, by name."""
+    return {entry.name: entry for entry in entry_points(group="fedit.algorithms")}
+
+
 def entry_of(how: External) -> EntryPoint:
     """The installed entry point of that name. Raises InputError where there is none."""
-    known = {entry.name: entry for entry in entry_points(group="fedit.algorithms")}
+    known = entries()
     if how.entry not in known:
         there = ", ".join(sorted(known)) or "none"
         raise InputError(

@@ -19,6 +19,11 @@ Carrier = Annotated[
     ),
 ]
 
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="this site's own settings, e.g. device=cuda"),
+]
+
 
 @app.command()
 def provision(
@@ -87,22 +92,21 @@ def server(
 def join(
     kit: Annotated[Path, typer.Argument(metavar="KIT", help="this site's kit")],
     data: Annotated[str, typer.Option(help="this site's rows: a file, a folder or a glob")],
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="threads of the worker")] = None,
-    base: Annotated[
-        Path | None,
-        typer.Option(help="this site's copy of the base model (default: as the recipe)"),
-    ] = None,
+    changes: Settings = None,
+    local: Annotated[Path | None, typer.Option(help="this site's own settings (YAML)")] = None,
     carrier: Carrier = True,
 ) -> None:
     """Take part with rows that stay here, until stopped; the site's policy.yaml says what is allowed."""
     calm_models()
+    from fedit.config import Site
     from fedit.federation.site import join as taking_part
+    from fedit.recipe import load_section
 
     if not data:
         raise InputError("--data: name this site's rows, e.g. --data private.jsonl")
+    settings = load_section(Site, local, changes or ())
     try:
-        for line in taking_part(kit, data, device, threads, base, carrier):
+        for line in taking_part(kit, data, settings, carrier):
             print(printable(line), file=sys.stderr)
     except KeyboardInterrupt:
         print("\nstopped; the same command joins again", file=sys.stderr)

@@ -20,7 +20,7 @@ from fedit.config.data import (
 )
 from fedit.config.engine import Engine, InProcess, Loopback, Ray, Sites, Workers
 from fedit.config.model import IA3, Adapter, Lora, LoraXs, Model, Plain, Virtual
-from fedit.config.network import Network, Policy
+from fedit.config.network import Network, Policy, Site
 from fedit.config.plan import Plan
 from fedit.config.section import Amount, Section
 from fedit.config.study import Personal, Study
@@ -59,6 +59,7 @@ __all__ = [
     "Ray",
     "Section",
     "Shards",
+    "Site",
     "Sites",
     "Sizes",
     "Split",

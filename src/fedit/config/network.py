@@ -35,6 +35,21 @@ class Network(Section):
         return sites
 
 
+class Site(Section):
+    """What a site settles for itself, whatever the recipe says: how its rows are read, and what trains them.
+
+    `columns` and `bad_rows` are as in a recipe's data section; `base` is the folder of the site's own copy of
+    the base model; `micro_batch` bounds the rows that pass the model at once.
+    """
+
+    columns: dict[str, str] | None = None
+    bad_rows: Literal["refuse", "drop"] = "refuse"
+    base: str | None = None
+    device: str = "auto"
+    threads: int | None = Field(None, ge=1)
+    micro_batch: int | None = Field(None, ge=1)
+
+
 class Policy(Section):
     """What a site lets a recipe ask of it, and what may leave: a recipe that wants more is refused.
 

@@ -106,8 +106,8 @@ def _examples(source: str, files: list[_File], mapping: Mapping[str, str] | None
     return Source(examples, bad, {file.name: file.digest for file in files}, ", ".join(shapes))
 
 
-def checked(source: Source, bad_rows: str) -> list[str]:
-    """Notes on a source's bad rows. Raises InputError naming them if the plan refuses them."""
+def checked(source: Source, bad_rows: str, key: str = "data.bad_rows") -> list[str]:
+    """Notes on a source's bad rows. Raises InputError naming them, and the `key`, where it refuses them."""
     if not source.bad:
         return []
     shown = [f"  {bad.where}: {bad.reason}" for bad in source.bad[:10]]
@@ -117,7 +117,7 @@ def checked(source: Source, bad_rows: str) -> list[str]:
     if bad_rows == "refuse" or not source.examples:
         raise InputError(
             f"data: {len(source.bad)} bad rows beside {len(source.examples)} good ones:\n{listing}\n"
-            "mend them, or set data.bad_rows: drop to go on without them"
+            f"mend them, or set {key}: drop to go on without them"
         )
     return [f"dropped {len(source.bad)} bad rows:\n{listing}"]
 

@@ -1,5 +1,6 @@
 """Messages between processes of one machine: lists of byte strings over a local socket. Loads no torch."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -75,6 +76,13 @@ def place_of(folder: Path, name: str) -> Path:
             "folder of your own"
         )
     return own / name
+
+
+def leave(path: Path) -> None:
+    """Remove a socket, and its folder where nothing else is in it."""
+    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()
 
 
 def _exactly(line: socket.socket, size: int) -> bytes:

@@ -1,7 +1,11 @@
 """What carries messages between a server and its sites, whatever it is. Loads no torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+Tell = Callable[[str, str], None]
+"""(site, what happened): joined, gone, refused …, for whoever watches."""
 
 
 @dataclass(frozen=True, slots=True)

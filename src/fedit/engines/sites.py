@@ -1,7 +1,6 @@
 """Clients at other organisations: invited, asked, and heard over whatever line carries the messages."""
 
 import json
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,11 @@ from fedit.core.errors import FeditError, quoted
 from fedit.core.guards import travelling
 from fedit.core.messages import Client, Failure, Order, Reply
 from fedit.core.seats import Algorithm
-from fedit.core.strict import Reason, WireError
+from fedit.core.strict import WireError
 from fedit.engines.ledger import Ledger
-from fedit.engines.line import Line, News
+from fedit.engines.line import Line, News, Tell
 from fedit.engines.messages import pack_order, unpack_update
+from fedit.engines.said import counted, small, with_undone
 from fedit.engines.sealed import ENROLMENT, FAILURE, INVITATION, ORDER, UPDATE, Terms, read_label
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ TRIES = 3
 _TICK = 0.25  # seconds between two looks
 _ABSENT = 30.0  # seconds of absence before a site is left out of the round
 _PAUSE = 1.0  # seconds before it is asked anew
-_UNDONE = 16  # refused rounds that a site is reminded of: as many as it can have kept, and more
-_MOST = 4096  # bytes of what a site says beside an update
 
 
 @dataclass(slots=True)
@@ -43,10 +41,6 @@ class _Asked:
     forgot: int = 0
     rests: float = 0.0
     since: float = field(default_factory=time.monotonic)
-
-
-Told = Callable[[str, str], None]
-"""(site, what happened): joined, gone, refused …, for whoever watches."""
 
 
 class Sites:
@@ -65,7 +59,7 @@ class Sites:
         keys: Mapping[str, "Ed25519PublicKey"],
         deadline: float,
         counted: bool = True,
-        tell: Told = lambda site, what: None,
+        tell: Tell = lambda site, what: None,
         keep: Callable[[], None] = lambda: None,
     ):
         self._line, self._deadline, self._tell, self._counted = line, deadline, tell, counted
@@ -111,7 +105,7 @@ class Sites:
         asked = {site: _Asked() for site in order.cohort}
         while asked:
             present, now = self._line.present(), time.monotonic()
-            self._welcome(present - asked.keys(), now)
+            self._welcome(present, set(asked), now)
             for site, one in list(asked.items()):
                 if failure := self._given_up(site, one, present, now, until):
                     del asked[site]
@@ -160,12 +154,12 @@ class Sites:
             return Failure(site, "worker", f"its worker died {one.tries} times in this round")
         return None
 
-    def _welcome(self, present: frozenset[str], now: float) -> None:
+    def _welcome(self, present: frozenset[str], busy: set[str], now: float) -> None:
         """Invite who is there and not of this round: who comes late, or comes back after a refusal."""
-        for site in self.refused.keys() - self._line.present():
+        for site in self.refused.keys() - present:
             del self.refused[site]  # it may have changed its mind when it returns
         members = set(self._names) if self.only is None else self.only
-        for site in (present & members) - self._ready - self.refused.keys():
+        for site in (present & members) - busy - self._ready - self.refused.keys():
             one = self._late.setdefault(site, _Asked())
             if one.stage == "absent" and now > one.rests:
                 self._invite(site, one)
@@ -193,12 +187,12 @@ class Sites:
         try:
             kind = read_label(news.answer)[0].kind
             _, payload = self._guests.admit(news.answer, news.site, kind)
-            said = _small(payload)
+            said = small(payload)
             if kind != ENROLMENT:
                 self.refused[news.site] = quoted(said.get("detail", ""), 600)
                 self._tell(news.site, f"refused: {self.refused[news.site]}")
                 return
-            counts = [_count(said.get(key), self._counted) for key in ("examples", "tokens")]
+            counts = [counted(said.get(key), self._counted) for key in ("examples", "tokens")]
         except WireError as error:
             self.refused[news.site] = str(error)
             self._tell(news.site, f"refused: {error}")
@@ -222,7 +216,7 @@ class Sites:
             if kind == UPDATE:
                 assert self.algorithm is not None
                 return unpack_update(payload, travelling(order, site, self.algorithm), site)
-            said = _small(payload)
+            said = small(payload)
         except WireError as error:
             return Failure(site, error.reason.value, str(error))
         reason = quoted(said.get("reason", ""), 32)
@@ -230,9 +224,9 @@ class Sites:
             self._ready.discard(site)
             one.stage, one.rests = "absent", time.monotonic() + _PAUSE * one.forgot
             one.forgot += 1
-            return (
-                None if one.forgot <= TRIES else Failure(site, "error", "forgets its invitations")
-            )
+            if one.forgot <= TRIES:
+                return None
+            return Failure(site, "error", "forgets its invitations")
         return Failure(site, "error", quoted(said.get("detail", ""), 600))
 
     def _lost(self, news: News, one: _Asked) -> None:
@@ -242,63 +236,15 @@ class Sites:
         self._tell(news.site, f"asked anew: {news.why}")
 
     def _missing(self, minimum: int) -> str:
-        refused = "".join(f"; {site} refused: {why}" for site, why in self.refused.items())
-        left = [n for n in self._names if n not in self._ready and n not in self.refused]
-        there = self._line.present()
-        silent = [f"no answer yet: {n}" for n in left if n in there]
-        absent = [n for n in left if n not in there]
-        missing = "".join(f"; {one}" for one in silent)
-        missing += f"; absent: {', '.join(absent)}" if absent else ""
-        return (
-            f"{len(self._ready)} of {len(self._names)} have enrolled, federation.minimum needs {minimum}"
-            f"{missing}{refused}"
-        )
+        left, there = set(self._names) - self._ready - self.refused.keys(), self._line.present()
+        lists = {"no answer yet": left & there, "absent": left - there}
+        parts = [f"{what}: {', '.join(sorted(names))}" for what, names in lists.items() if names]
+        parts += [f"{site} refused: {why}" for site, why in self.refused.items()]
+        enrolled = f"{len(self._ready)} of {len(self._names)} have enrolled"
+        return "; ".join([f"{enrolled}, federation.minimum needs {minimum}", *parts])
 
     def _too_few(self, minimum: int, waited: float) -> str:
         return (
             f"sites: {self._missing(minimum)}; after {waited:.0f} s. Nothing is lost: have sites join, or "
             "lower federation.minimum, then start the server again"
         )
-
-
-def _small(payload: memoryview) -> dict[str, Any]:
-    """What a site says beside updates: a small JSON object. Raises WireError."""
-    if len(payload) > _MOST:
-        raise WireError(Reason.SIZE, f"{len(payload)} bytes, at most {_MOST}")
-    try:
-        said = json.loads(bytes(payload))
-    except (ValueError, RecursionError):
-        raise WireError(Reason.FORMAT, "no JSON object") from None
-    if not isinstance(said, dict):
-        raise WireError(Reason.FORMAT, "no JSON object")
-    return said
-
-
-def _count(value: Any, needed: bool) -> int:
-    """A count as told; one that is withheld is 1, where none is needed."""
-    if value is None and not needed:
-        return 1
-    if value is None:
-        raise WireError(
-            Reason.VALUE,
-            "withholds its counts, by which federation.weights examples and tokens weigh: set "
-            "federation.weights: uniform, or have the site's policy tell counts",
-        )
-    if type(value) is not int or not 1 <= value <= 10**12:
-        raise WireError(Reason.ENVELOPE, f"{quoted(value)} is no count")
-    return value
-
-
-def with_undone(rounds: Sequence[int], block: bytes) -> bytes:
-    """An order as a site gets it: the rounds (from 1) that it must forget, and the order's bytes."""
-    latest = list(rounds)[-_UNDONE:]
-    return struct.pack(f"<I{len(latest)}I", len(latest), *latest) + block
-
-
-def undone(payload: memoryview) -> tuple[list[int], memoryview]:
-    """The rounds to forget, and the order's bytes. Raises WireError."""
-    (count,) = struct.unpack_from("<I", payload) if len(payload) >= 4 else (_UNDONE + 1,)
-    start = 4 + 4 * count
-    if count > _UNDONE or len(payload) < start:
-        raise WireError(Reason.SIZE, f"{len(payload)} bytes are no order")
-    return list(struct.unpack_from(f"<{count}I", payload, 4)), payload[start:]

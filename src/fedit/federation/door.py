@@ -5,7 +5,7 @@ import socket
 import threading
 from pathlib import Path
 
-from fedit.engines.frames import Hung, listen, receive, send
+from fedit.engines.frames import Hung, leave, listen, receive, send
 from fedit.engines.line import News
 
 
@@ -16,7 +16,7 @@ class Door:
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._relay: socket.socket | None = None
-        self._sites = frozenset[str]()
+        self._sites, self._failed = frozenset[str](), set[str]()
         self._open: dict[int, str] = {}  # what is on its way, by number
         self._path, self._door = path, listen(path)
         self._closed = threading.Event()
@@ -31,6 +31,12 @@ class Door:
         """The sites in the job that has called."""
         with self._lock:
             return self._sites if self._relay else frozenset()
+
+    def failed(self) -> set[str]:
+        """The sites for whose sake jobs could not begin since the last look."""
+        with self._lock:
+            found, self._failed = self._failed, set()
+        return found
 
     def post(self, site: str, number: int, message: bytes, seconds: float) -> None:
         """Hand a message to the job."""
@@ -72,20 +78,26 @@ class Door:
         if relay:
             relay.close()
         self._door.close()
-        self._path.unlink(missing_ok=True)
+        leave(self._path)
 
     def _answer_calls(self) -> None:
         """Take the relay of each new job, and read what it says until it hangs up."""
         while not self._closed.is_set():
             try:
                 relay, _ = self._door.accept()
-                _, *sites = receive(relay)
+                what, *names = receive(relay)
             except Hung:
                 continue
             except OSError:  # the door is closed
                 return
+            sites = frozenset(name.decode() for name in names)
+            if what == b"failed":
+                relay.close()
+                with self._lock:
+                    self._failed |= sites
+                continue
             with self._lock:
-                self._relay, self._sites = relay, frozenset(site.decode() for site in sites)
+                self._relay, self._sites = relay, sites
             self._listen(relay)
             with self._lock:
                 if self._relay is relay:
@@ -99,14 +111,15 @@ class Door:
                 what, number, site, content = receive(relay)
                 mine = int(number)
                 with self._lock:
-                    known = self._open.get(mine)
-                    if known == site.decode():
+                    asked = self._open.get(mine) == site.decode()
+                    if asked:
                         del self._open[mine]
-                if known is not None and known == site.decode():
+                if asked:
                     good = what == b"answer"
                     worker = not good and b"Hung" in content
                     why = "its worker broke off" if worker else "its line broke"
-                    self._news.put(News(known, mine, content if good else None, why, worker))
+                    answer = content if good else None
+                    self._news.put(News(site.decode(), mine, answer, why, worker))
         except (Hung, ValueError):
             return
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         Ed25519PublicKey,
     )
 
-CARD, POLICY = "fedit.json", "policy.yaml"
-"""A kit's own files: who it belongs to, and what a site allows."""
+CARD, POLICY, TAKEN = "fedit.json", "policy.yaml", "taken"
+"""A kit's own files: who it belongs to, what a site allows, and the marks of messages it has taken."""
 
 DOOR, WORKER = "relay", "worker"
 """Local sockets: where a carrier's job calls at the server, and where a site's worker listens."""

@@ -3,13 +3,14 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fedit.core.errors import FeditError, InputError
 from fedit.engines.frames import SOCKET, place_of
-from fedit.engines.line import Line, News
+from fedit.engines.line import Line, News, Tell
+from fedit.federation.bench import Bench
 from fedit.federation.children import Child, adopt_orphans
 from fedit.federation.door import Door
 from fedit.federation.kit import DOOR, Kit
@@ -18,11 +19,9 @@ from fedit.files import lock_folder
 if TYPE_CHECKING:
     from fedit.engines.nvflare.control import Control
 
-Tell = Callable[[str, str], None]
-
 _LOOK = 0.5  # seconds between two looks at who is connected
 _FREED = 5.0  # seconds in which what a killed server left lets go of the port
-_STUCK = 60.0  # seconds after which a job that has not called is given up
+_STUCK = 90.0  # seconds after which a job that has not called is given up
 _SURE = 3  # looks in a row at which a site must have no job
 _SHORT, _REST = 20.0, 30.0  # a job of fewer seconds has failed; the longest rest before another
 _SETTLED = 1.5  # seconds without a new site before a job begins, unless all are there
@@ -40,13 +39,12 @@ def carrying(kit: Kit, tell: Tell, own: bool = True) -> Iterator[Line]:
         adopt_orphans()
         path = place_of(kit.folder, DOOR)
         job = write_job(kit.folder / "job")
-        door = Door(path)
-        line: Line = door
         if own:
             _check_port(kit)
-            line = NvflareLine(kit, door, tell)
         else:
             tell("server", f"waits for the job {job}; NVFlare's server needs {SOCKET}={path}")
+        door = Door(path)
+        line: Line = NvflareLine(kit, door, tell) if own else door
         try:
             yield line
         finally:
@@ -86,6 +84,7 @@ class NvflareLine:
         self._kit, self._door, self._tell = kit, door, tell
         self._connected: dict[str, float] = {}
         self._idle: dict[str, int] = {}  # how many looks in a row a site had no job
+        self._members, self._bench = set[str](), Bench()
         self._closing = threading.Event()
         settle_server(kit.carrier, kit.revoked)
         self._log = kit.folder / "carrier.log"
@@ -121,6 +120,8 @@ class NvflareLine:
 
     def _keep(self) -> None:
         """Watch over the server process and the job, in the thread that has started the process."""
+        from fedit.engines.nvflare.kits import write_job
+
         job, submitted, changed, short = "", 0.0, time.monotonic(), 0
         while not self._closing.wait(_LOOK):
             try:
@@ -136,12 +137,14 @@ class NvflareLine:
                     short = short + 1 if time.monotonic() - submitted < _SHORT else 0
                     if short > 1:
                         self._tell("server", f"{short} jobs ended at once; see {self._log}")
-                settled = len(self._connected) == len(self._kit.sites)
+                self._blame(self._door.failed())
+                fit = self._connected.keys() - self._bench.resting()
+                settled = len(fit) == len(self._kit.sites)
                 settled |= time.monotonic() - changed > _SETTLED
                 rested = time.monotonic() - submitted > min(_REST, 2.0**short) * bool(short)
-                if not job and self._connected and settled and rested:
-                    job = self._control.submit(self._kit.folder / "job")
-                    submitted = time.monotonic()
+                if not job and fit and settled and rested:
+                    job = self._control.submit(write_job(self._kit.folder / "job", sorted(fit)))
+                    submitted, self._members = time.monotonic(), set(fit)
             except FeditError:
                 continue  # it is starting, or has died: the next look tells
             except OSError as error:  # a full disk, too little memory to start a process
@@ -165,12 +168,19 @@ class NvflareLine:
             return True
         called = self._door.called()
         if called:  # a site whose process was replaced is connected, and knows of no job
-            idle = self._connected.keys() - control.working(job)
+            idle = self._connected.keys() - self._bench.resting() - control.working(job)
             self._idle = {site: self._idle.get(site, 0) + 1 for site in idle}
         if max(self._idle.values(), default=0) >= _SURE or (
             not called and time.monotonic() - submitted > _STUCK
         ):
             control.abort(job)
+            self._blame({site for site, looks in self._idle.items() if looks >= _SURE})
             self._idle = {}
             return True
         return False
+
+    def _blame(self, sites: set[str]) -> None:
+        """Who was to be in a job and was not may have broken it; who came since is not to blame."""
+        for site in sites & self._members:
+            if rest := self._bench.blame(site):
+                self._tell(site, f"its carrier breaks jobs: left out for {rest:.0f} s; see its log")

@@ -24,6 +24,9 @@ def check_recipe(policy: Policy, plan: Plan) -> None:
         limits.append(("adapters", kind, policy.adapters, kind not in policy.adapters))
     if policy.bases is not None:
         limits.append(("bases", base, policy.bases, base not in policy.bases))
+    weights = plan.federation.weights
+    unweighed = policy.counts == "withheld" and weights != "uniform"
+    limits.append(("counts", f"federation.weights {weights}", policy.counts, unweighed))
     _refuse(limits)
 
 

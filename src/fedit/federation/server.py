@@ -51,9 +51,8 @@ def serving(kit: Kit, line: Line, plan: Plan, tell: Callable[[str, str], None]) 
     plan = networked(plan)
     how, path = plan.engine, Path(plan.folder)
     assert isinstance(how, config.Sites)
-    if begun := (
-        path / "plan.yaml"
-    ).exists():  # refused here, not after all sites have been invited
+    begun = (path / "plan.yaml").exists()
+    if begun:  # what has changed is refused before any site is invited
         changes(path, RunFolder(path, read_only=True).environment(), plan)
     base, _ = make_base(plan)
     tree = shared(plan)

@@ -1,40 +1,28 @@
 """A site: its worker and its carrier kept running, so that no fault needs a person."""
 
 import json
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from fedit.config import Site
 from fedit.core.errors import InputError
 from fedit.data.sources import checked, read_source
-from fedit.engines.frames import SOCKET, place_of
+from fedit.engines.frames import SOCKET, leave, place_of
 from fedit.federation.children import Child, adopt_orphans
-from fedit.federation.kit import POLICY, WORKER, open_kit
+from fedit.federation.kit import POLICY, TAKEN, WORKER, Kit, open_kit
 from fedit.files import lock_folder
 
 _LOOK = 0.2  # seconds between two looks at the processes
+_QUIET = 60.0  # seconds without an invitation before it is told, doubled each time
 
 
-def check_rows(data: str) -> int:
-    """How many rows a file holds, before anything is started. Raises InputError with the bad ones."""
-    source = read_source(data)
-    checked(source, "refuse")
-    return len(source.examples)
-
-
-def join(
-    folder: Path,
-    data: str,
-    device: str,
-    threads: int | None,
-    base: Path | None = None,
-    own: bool = True,
-) -> Iterator[str]:
+def join(folder: Path, data: str, site: Site, own: bool = True) -> Iterator[str]:
     """Take part until the caller stops; yields what a person may want to know. Raises InputError.
 
-    `base` is the folder of this site's copy of the base model. Without a carrier of its `own` an NVFlare
-    that runs already must know the worker's socket.
+    Without a carrier of its `own` an NVFlare that runs already must know the worker's socket.
     """
     from fedit.engines.nvflare.control import client_command
 
@@ -42,21 +30,23 @@ def join(
     kit.policy()  # refused before anything is begun
     path = Path(data)
     data = str(path.absolute()) if path.exists() else data
-    rows = check_rows(data)
-    if base is not None and not base.is_dir():
-        raise InputError(f"--base {base}: is no folder; give that of a model, or leave it out")
+    source = read_source(data, mapping=site.columns)
+    notes, rows = checked(source, site.bad_rows, "bad_rows"), len(source.examples)
+    if site.base is not None:
+        if not Path(site.base).is_dir():
+            raise InputError(f"base {site.base}: is no folder; give that of a model, or drop it")
+        site = site.model_copy(update={"base": str(Path(site.base).absolute())})
     with lock_folder(kit.folder, "kit"):
         until = kit.expires[:10]
         yield f"{kit.name} of {kit.federation}: {rows:,} rows; server {kit.address}"
         yield f"certificate until {until}; policy in {kit.folder / POLICY}"
+        yield from notes
         adopt_orphans()
         where = {SOCKET: str(place_of(kit.folder, WORKER))}
         words = {
             "kit": str(kit.folder.absolute()),
             "data": data,
-            "device": device,
-            "threads": threads,
-            "base": base and str(base.absolute()),
+            "site": site.model_dump(),
         }
         children = {"worker": Child(_worker_command(words), kit.folder, None, where)}
         if own:
@@ -64,16 +54,46 @@ def join(
             children["carrier"] = Child(command, kit.carrier, log, where)
         else:
             yield f"NVFlare's client needs {SOCKET}={where[SOCKET]}"
+        silence = _silence(kit)
         try:
             while True:
                 for name, child in children.items():
                     if child.watch() and child.starts > 1:
                         yield f"{name} had died and is started anew"
+                yield from next(silence, ())
                 time.sleep(_LOOK)
         finally:
             for child in reversed(children.values()):
                 child.end()
-            place_of(kit.folder, WORKER).unlink(missing_ok=True)
+            leave(place_of(kit.folder, WORKER))
+
+
+def _silence(kit: Kit) -> Iterator[list[str]]:
+    """At each look what is to be said of a server that has not invited this site; ends when it has."""
+    before, began, patience = _taken(kit), time.monotonic(), _QUIET
+    while _taken(kit) == before:
+        waited = time.monotonic() - began
+        yield [f"not invited for {waited:.0f} s: {_why(kit)}"] if waited > patience else []
+        if waited > patience:
+            patience *= 2
+
+
+def _taken(kit: Kit) -> int:
+    """How many bytes of used nonces there are: more after every message that the worker has accepted."""
+    path = kit.folder / TAKEN
+    return path.stat().st_size if path.exists() else 0
+
+
+def _why(kit: Kit) -> str:
+    host, _, port = kit.address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=3).close()
+    except OSError as error:
+        return f"no server at {kit.address} ({error.strerror or error}); waits for it"
+    return (
+        f"{kit.address} answers; the server may be busy, have left this site out or revoked it, or this "
+        f"machine's clock may be before the certificates' beginning: see {kit.folder / 'carrier.log'}"
+    )
 
 
 def _worker_command(words: Mapping[str, object]) -> list[str]:

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedit.config import Plan
-from fedit.recipe import make_plan
+from fedit.config import Plan, Site
+from fedit.recipe import changed, make_plan
 
 OWN = ("output", "trackers", "threads", "name", "evaluation", "engine")
 """Sections that are the server's own: no site needs them, and they may change between restarts."""
@@ -19,11 +19,12 @@ def shared(plan: Plan) -> dict[str, Any]:
     """The sections that sites carry out, as JSON values; of the data only how rows are read."""
     tree = plan.model_dump(mode="json", exclude=set(OWN))
     data, part = tree["data"], plan.partition
-    data |= {"train": "", "holdout": None, "limit": None}
+    data |= {"train": "", "holdout": None, "limit": None, "columns": None, "bad_rows": "refuse"}
     if data["test"] != "microworld":  # built in: a site can leave out rows that stand in the test
         data["test"] = None
     tree["partition"] = {"by": "iid", "clients": 1, "validation": part.validation}
-    tree["federation"] = {"rounds": plan.federation.rounds, "dropout": plan.federation.dropout}
+    kept = ("rounds", "dropout", "weights")
+    tree["federation"] = {key: getattr(plan.federation, key) for key in kept}
     tree["model"]["device"] = "auto"
     return tree
 
@@ -34,11 +35,18 @@ def recipe_hash(tree: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def at_a_site(
-    tree: dict[str, Any], data: str, folder: Path, device: str, threads: int | None
-) -> Plan:
+def at_a_site(tree: dict[str, Any], data: str, folder: Path, site: Site) -> Plan:
     """The plan by which a site trains its own rows in its worker. Raises InputError."""
-    tree = {**tree, "output": str(folder), "threads": threads}
-    tree["data"] = {**tree["data"], "train": data}
-    tree["model"] = {**tree["model"], "device": device}
+    reading = {"train": data, "columns": site.columns, "bad_rows": site.bad_rows}
+    tree = {**tree, "output": str(folder), "threads": site.threads}
+    tree["data"] = {**tree["data"], **reading}
+    tree["model"] = {**tree["model"], "device": site.device}
+    if site.micro_batch:
+        tree["local"] = {**tree["local"], "micro_batch": site.micro_batch}
     return make_plan(tree, "recipe of the server")
+
+
+def with_own_base(plan: Plan, site: Site) -> Plan:
+    """The plan with the site's copy of the base, where it has one."""
+    own = {"model.base": site.base, "model.revision": None}
+    return changed(plan, own, "base") if site.base else plan

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from fedit.build import Job, build, make_base
+from fedit.config import Site
 from fedit.core.errors import FeditError, InputError, brief
 from fedit.core.messages import Failure
 from fedit.core.strict import WireError
@@ -25,6 +26,7 @@ from fedit.engines.frames import Hung, listen, place_of, receive, send
 from fedit.engines.inprocess import InProcess
 from fedit.engines.ledger import Post
 from fedit.engines.messages import pack_update, unpack_order
+from fedit.engines.said import undone
 from fedit.engines.sealed import (
     ENROLMENT,
     FAILURE,
@@ -34,13 +36,11 @@ from fedit.engines.sealed import (
     Terms,
     read_label,
 )
-from fedit.engines.sites import undone
-from fedit.federation.kit import WORKER, Kit, open_kit
+from fedit.federation.kit import TAKEN, WORKER, Kit, open_kit
 from fedit.federation.limits import explained, within
 from fedit.federation.policy import check_recipe, check_work, told_count, told_metrics
-from fedit.federation.terms import at_a_site, recipe_hash
+from fedit.federation.terms import at_a_site, recipe_hash, with_own_base
 from fedit.printable import printable
-from fedit.recipe import changed
 from fedit.train.model import Base, fingerprint
 
 
@@ -58,11 +58,8 @@ class Hosted:
 class Desk:
     """Answers one message after another; the base stays loaded as long as recipes name the same."""
 
-    def __init__(
-        self, kit: Kit, data: str, device: str, threads: int | None, base: str | None = None
-    ):
-        self._copy = base
-        self._kit, self._data, self._device, self._threads = kit, data, device, threads
+    def __init__(self, kit: Kit, data: str, site: Site):
+        self._kit, self._data, self._site = kit, data, site
         self._key, self._server = kit.key(), kit.key_of("server")
         self._hosted: Hosted | None = None
         self._base: tuple[str, Base, str] | None = None
@@ -74,7 +71,7 @@ class Desk:
         if label.kind != INVITATION and hosted and label.terms == hosted.terms:
             label, payload = hosted.post.take(message)
             return _sealed(hosted.post, label, *self._carried_out(hosted, payload))
-        taken = self._kit.folder / "taken"
+        taken = self._kit.folder / TAKEN
         post = Post(label.terms, self._kit.name, self._key, self._server, taken)
         if label.kind != INVITATION:
             label, _ = post.take(message)
@@ -96,10 +93,9 @@ class Desk:
         """Get ready for a run, and say how many rows there are. Raises FeditError."""
         tree, policy = _tree(payload, label.terms), self._kit.policy()
         folder = self._kit.folder / "runs" / label.terms.run
-        plan = at_a_site(tree, self._data, folder, self._device, self._threads)
+        plan = at_a_site(tree, self._data, folder, self._site)
         check_recipe(policy, plan)
-        if self._copy:
-            plan = changed(plan, {"model.base": self._copy, "model.revision": None}, "--base")
+        plan = with_own_base(plan, self._site)
         with _kept_here():
             base, found = self._base_of(plan)
         if found != label.terms.base:
@@ -153,7 +149,8 @@ class Desk:
                 reply = clients.reply(order, name, len(content))
                 clients.homes.flush()
         except OSError as error:  # a full disk
-            reply = Failure(name, "error", brief(error))
+            _tell(f"{self._kit.folder}: {brief(error)}")
+            reply = Failure(name, "error", f"its disk: {brief(error)}")
         if isinstance(reply, Failure):
             reply = explained(reply, policy)
             _tell(f"round {order.round + 1}: failed: {reply.detail}")
@@ -237,10 +234,10 @@ def _take(line: socket.socket, waiting: "queue.SimpleQueue[tuple[socket.socket, 
 def main(words: Mapping[str, Any]) -> None:
     """The process's own main."""
     kit = open_kit(Path(words["kit"]), "site")
-    if words["threads"]:
-        torch.set_num_threads(words["threads"])
-    desk = Desk(kit, words["data"], words["device"], words["threads"], words["base"])
-    serve(desk, kit.folder)
+    site = Site(**words["site"])
+    if site.threads:
+        torch.set_num_threads(site.threads)
+    serve(Desk(kit, words["data"], site), kit.folder)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,12 @@ def load_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     return make_plan(tree, f"recipe {path}")
 
 
-def load_section(kind: type[Checked], path: Path) -> Checked:
-    """One section from a YAML file of its own: a network, a site's policy. Raises InputError."""
-    return check(kind, read_tree(path, "file", named=False), str(path))
+def load_section(kind: type[Checked], path: Path | None, overrides: Sequence[str] = ()) -> Checked:
+    """A section with a YAML file of its own, if any: a network, a site's policy. Raises InputError."""
+    tree = read_tree(path, "file", named=False) if path else {}
+    for word in overrides:
+        override(tree, word)
+    return check(kind, tree, str(path or "settings"))
 
 
 def make_plan(tree: dict[str, Any], source: str = "plan") -> Plan:

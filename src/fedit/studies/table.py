@@ -13,6 +13,9 @@ from fedit.studies.claims import headline, number, ordering, percent
 
 Summary = dict[str, Any]
 
+WIDTH = 78
+"""Columns that a table has."""
+
 FEW = 50
 """Items below which intervals from resampling say too much: without a right answer they have no width."""
 
@@ -32,7 +35,9 @@ def label_tables(summary: Summary) -> Iterator[Table]:
     ):
         groups = [g for g in summary["arms"][0]["metrics"] if g.startswith(f"{label}/")]
         if len(groups) > 1:
-            yield label_table(summary, label, groups)
+            room = WIDTH - max(map(len, groups)) + len(label)
+            for arms in _side_by_side(summary["arms"], room):
+                yield label_table(arms, label, groups)
 
 
 def arms_table(summary: Summary) -> Table:
@@ -52,11 +57,24 @@ def arms_table(summary: Summary) -> Table:
     return table
 
 
-def label_table(summary: Summary, label: str, groups: Sequence[str]) -> Table:
+def _side_by_side(arms: Sequence[Summary], room: int) -> Iterator[list[Summary]]:
+    """The arms in parts whose names have room beside each other."""
+    part, used = list[Summary](), 0
+    for arm in arms:
+        width = max(5, len(arm["name"])) + 2
+        if part and used + width > room:
+            yield part
+            part, used = [], 0
+        part.append(arm)
+        used += width
+    yield part
+
+
+def label_table(arms: Sequence[Summary], label: str, groups: Sequence[str]) -> Table:
     """One row a label, one column an arm: EM in per cent."""
-    table = titled(f"EM % by {shown(label)}", [shown(arm["name"]) for arm in summary["arms"]])
+    table = titled(f"EM % by {shown(label)}", [shown(arm["name"]) for arm in arms])
     for group in groups:
-        means = [arm["metrics"][group]["em"]["mean"] for arm in summary["arms"]]
+        means = [arm["metrics"][group]["em"]["mean"] for arm in arms]
         table.add_row(shown(group.partition("/")[2]), *(f"{100 * mean:.1f}" for mean in means))
     return table
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from fedit.build.algorithms import entries
 from fedit.config import Plan, Study
 from fedit.config.algorithm import KINDS, NAMES
 from fedit.core.errors import InputError
@@ -32,28 +33,12 @@ def versus(
     """
     if len(set(names)) < len(names) or not names:
         raise InputError(f"--algorithms {','.join(names)}: name one or more algorithms, each once")
-    for name in names:
-        if name not in NAMES:
-            close = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise InputError(
-                f"--algorithms {','.join(names)}: there is no algorithm {name!r}; {hint}known here: "
-                f"{', '.join(NAMES)}"
-            )
-        _given(name, plan)
+    arms = {name: {"kind": "federated", "algorithm": _named(name, plan)} for name in names}
     if rates and dev is None:
         raise InputError(
             "--rates needs --dev, a change of the plan that gives rows to choose by, which are never the "
             "test's, e.g. data.test_split=dev"
         )
-    own = plan.algorithm
-    arms = {
-        name: {
-            "kind": "federated",
-            "algorithm": own.model_dump() if name == own.name else {"name": name},
-        }
-        for name in names
-    }
     tree: dict[str, Any] = {
         "name": plan.name,
         "plan": plan.model_dump(mode="json", exclude={"output"}),
@@ -68,16 +53,28 @@ def versus(
     return make_study(tree, "compare")
 
 
-def _given(name: str, plan: Plan) -> None:
-    """Only the plan's own algorithm has parameters here. Raises InputError where another one needs some."""
+def _named(name: str, plan: Plan) -> dict[str, Any]:
+    """The plan's own algorithm with its parameters, ours or a package's without any. Raises InputError."""
+    if name == plan.algorithm.name:
+        return plan.algorithm.model_dump()
+    outside = sorted(entries())
+    if name not in NAMES and name in outside:
+        return {"name": "external", "entry": name}
+    if name not in NAMES:
+        known = [*NAMES, *outside]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise InputError(
+            f"--algorithms: there is no algorithm {name!r}; {hint}known here: {', '.join(known)}"
+        )
     fields = KINDS[name].model_fields.items()
-    needs = [key for key, field in fields if field.is_required() and key != "name"]
-    if needs and name != plan.algorithm.name:
+    if needs := [key for key, field in fields if field.is_required() and key != "name"]:
         raise InputError(
             f"--algorithms: {name} needs algorithm.{needs[0]}, and the recipe's own algorithm, "
             f"{plan.algorithm.name}, is the only one whose parameters are known: give "
             f"'algorithm={{name: {name}, {needs[0]}: …}}', or write a study with an arm for each"
         )
+    return {"name": name}
 
 
 def tuned_study(study: Study, found: dict[str, Any]) -> Study:

@@ -12,9 +12,7 @@ from nvflare.fuel.flare_api.flare_api import new_secure_session
 from fedit.core.errors import FeditError, brief
 from fedit.engines.nvflare.kits import account
 
-_PULSE = (
-    4  # seconds between two signs of life of a site, from which it learns that the server is new
-)
+_PULSE = 4  # seconds between two signs of life of a site, which so learns that a server is new
 
 
 def server_command(kit: Path) -> list[str]:

@@ -4,6 +4,7 @@ The one on the server relays between our server and the sites; the one at a site
 site's own worker. Both may die and be replaced within a round.
 """
 
+import contextlib
 import gc
 import os
 import socket
@@ -13,6 +14,7 @@ import time
 from typing import Any
 
 from nvflare.collab import collab
+from nvflare.collab.runtime.controller import CollabController
 
 from fedit.engines.frames import SOCKET, Hung, call, receive, send
 
@@ -25,6 +27,21 @@ def _bytes_only() -> None:
     sys.modules.setdefault("nvflare.app_opt.pt.decomposers", None)  # type: ignore[arg-type]
 
 
+class Conductor(CollabController):  # type: ignore[misc]
+    """NVFlare's controller, which gives a job up where one site fails; it tells our server which."""
+
+    def system_panic(self, reason: str, fl_ctx: Any) -> None:
+        """Tell who has not begun, then give up."""
+        begun = self.client_setup_status if all(self.client_info.values()) else self.client_info
+        with contextlib.suppress(OSError, Hung), contextlib.closing(_door()) as line:
+            send(line, b"failed", *(name.encode() for name, good in begun.items() if not good))
+        super().system_panic(reason, fl_ctx)
+
+
+def _door() -> socket.socket:
+    return call(os.environ[SOCKET])
+
+
 class Relay:
     """The server's side of a job: carries messages between our server's socket and the sites."""
 
@@ -34,7 +51,7 @@ class Relay:
     @collab.main  # type: ignore[untyped-decorator]
     def run(self) -> None:
         """Say which sites are there; then pass on whatever comes, until our server hangs up."""
-        line = call(os.environ[SOCKET])
+        line = _door()
         speaking = threading.Lock()
 
         def say(*parts: bytes) -> None:

@@ -22,11 +22,12 @@ SERVER = "server"
 CLASSES = (
     "fedit.engines.nvflare.job.Relay",
     "fedit.engines.nvflare.job.Post",
-    "nvflare.collab.runtime.controller.CollabController",
+    "fedit.engines.nvflare.job.Conductor",
     "nvflare.collab.runtime.executor.CollabExecutor",
 )
 """All that a job may consist of: no site takes other code."""
 
+_BEGIN = 30  # seconds in which a site's part of a job must have begun
 _LOST = 25  # seconds of silence after which a site counts as gone
 
 
@@ -111,24 +112,24 @@ def settle_server(kit: Path, revoked: Sequence[str]) -> None:
     _write(path, settings)
 
 
-def write_job(folder: Path) -> Path:
+def write_job(folder: Path, sites: Sequence[str] = ("@ALL",)) -> Path:
     """The job that carries a session's messages, as NVFlare takes it: settings, no code."""
+    members = ["@ALL"] if "@ALL" in sites else [SERVER, *sites]
     shutil.rmtree(folder, ignore_errors=True)
     config = folder / "app" / "config"
     config.mkdir(parents=True)
+    conducted = {"server_obj_id": "_server", "sync_task_timeout": _BEGIN}
     relay, post, controller, executor = CLASSES
     _write(
         folder / "meta.json",
-        {"name": "fedit", "min_clients": 1, "resource_spec": {}, "deploy_map": {"app": ["@ALL"]}},
+        {"name": "fedit", "min_clients": 1, "resource_spec": {}, "deploy_map": {"app": members}},
     )
     none: dict[str, Any] = {"format_version": 2, "task_data_filters": [], "task_result_filters": []}
     _write(
         config / "config_fed_server.json",
         none
         | {
-            "workflows": [
-                {"id": "controller", "path": controller, "args": {"server_obj_id": "_server"}}
-            ],
+            "workflows": [{"id": "controller", "path": controller, "args": conducted}],
             "components": [{"id": "_server", "path": relay, "args": {}}],
         },
     )
