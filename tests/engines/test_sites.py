@@ -1,6 +1,7 @@
 """Sites over a line that is only played: the same bits as in process, and what becomes of every fault."""
 
 import json
+import time
 from collections import deque
 
 import pytest
@@ -238,6 +239,18 @@ def test_a_site_that_is_away_is_left_out_and_comes_back(tmp_path):
     line.absent = set()
     [two] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=2, state=one.state)
     assert two.failures == []
+
+
+def test_nobody_is_left_out_while_the_line_is_mended(tmp_path, monkeypatch):
+    toy = Toy(tmp_path, clients=3)
+    engine, line, _ = network(toy, fedavg(), deadline=5.0)
+    engine.gather(1.0, 3, 1.0)
+    back, usual = time.monotonic() + 4 * module._ABSENT, line.present
+    monkeypatch.setattr(
+        line, "present", lambda: usual() if time.monotonic() > back else frozenset()
+    )
+    [one] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=1)
+    assert (one.failures, time.monotonic() > back) == ([], True)
 
 
 def test_a_site_that_comes_late_takes_part_from_then_on(tmp_path):

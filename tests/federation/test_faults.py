@@ -225,6 +225,19 @@ def test_a_policy_refuses_with_both_values_and_the_rest_go_on(tmp_path):
         assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
 
 
+def test_a_site_whose_carrier_breaks_every_job_is_left_out(tmp_path):
+    """North's carrier allows no class, so it cannot begin its part of a job."""
+    with federation(tmp_path, federation={"rounds": 6, "minimum": 2}) as ours:
+        path = ours.kits / "north" / "carrier" / "local" / "resources.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"class_allow_list": []}))
+        ours.start_all()
+        waited = ours.wait_for_round(0)
+        print(f"\na carrier that breaks jobs is left out after {waited:.1f} s")
+        ours.finish()
+        assert "north: its carrier breaks jobs: left out for 600 s" in ours.said("server")
+        assert set(ours.journal()[-1]["clients"]) == {"east", "south"}
+
+
 @pytest.mark.filterwarnings("default")  # NVFlare's client warns in threads that must not end
 def test_a_carrier_that_runs_already_carries_the_same_bytes(tmp_path):
     """For those who have an NVFlare: our server and workers, their processes, the job handed in by hand."""

@@ -146,7 +146,7 @@ class Sites:
             return Failure(site, "refused", self.refused[site])
         if now > until:
             return Failure(site, "deadline", f"no update within {self._deadline:g} s")
-        if site in present:
+        if site in present or not present:  # nobody is where the line is being mended
             one.since = now
         elif now - one.since > min(_ABSENT, self._deadline):
             return Failure(site, "gone", f"not connected for {now - one.since:.0f} s")
