@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fedit.build import Job, build
+from fedit.build.rows import at_their_places, dealt
 from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.messages import ADAPTER, Payload, State
@@ -108,7 +109,8 @@ class Run:
             if threads := plan.threads or self._environment.get("threads"):
                 torch.set_num_threads(threads)
             self.plan = plan
-            self.job: Job = build(plan, path, lent, algorithm=algorithm, elsewhere=elsewhere)
+            reading = at_their_places(elsewhere) if elsewhere is not None else dealt
+            self.job: Job = build(plan, path, lent, algorithm=algorithm, reading=reading)
             self.notes = [f"plan changed: {line}" for line in self._changed] + self.job.notes
             words = plan.model_dump(mode="json")
             self._trackers = [open_tracker(t, path, plan.name, words) for t in plan.trackers]

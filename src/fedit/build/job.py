@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedit import config
 from fedit.build.algorithms import make_algorithm
 from fedit.build.compression import with_compression
 from fedit.build.hosting import (
@@ -17,25 +16,20 @@ from fedit.build.hosting import (
     together_note,
 )
 from fedit.build.model import forward_of, make_adapter, make_base
+from fedit.build.rows import Reading, dealt
 from fedit.build.words import make_policy, weighing_note
 from fedit.config import Plan
-from fedit.core.errors import InputError
 from fedit.core.messages import Client
 from fedit.core.rounds import Policy
 from fedit.core.seats import Algorithm, Engine
 from fedit.corpus import (
     Held,
-    all_to,
     cut_notes,
-    divide,
     division_notes,
     drawn_labels,
     held_rows,
     odds_of,
-    read_data,
-    read_test,
     share_out,
-    taking_part,
 )
 from fedit.data.partition import Parts
 from fedit.engines.cluster import need_ray
@@ -76,52 +70,42 @@ def build(
     *,
     blank: bool = False,
     algorithm: Algorithm[Any] | None = None,
-    elsewhere: Engine | None = None,
-    member: str | None = None,
+    reading: Reading = dealt,
 ) -> Job:
     """Load and check everything; cheap refusals come before the model. Raises InputError.
 
     `lent` is the base of the plan's model section, where it is loaded already. With `blank` its weights
-    are left out: everything can be counted and nothing run. `algorithm` takes the place of the plan's.
-    `elsewhere` is the engine of clients that have their own rows: here only the test is read. `member` is
-    the one client that has all rows, at its own place.
+    are left out: everything can be counted and nothing run. `algorithm` takes the place of the plan's;
+    `reading` says whose rows there are.
     """
     spread = on_workers(plan) and not blank
     if spread and plan.engine.kind == "ray":
         need_ray()
     elif spread:
         warm_up(PRELOAD)  # imports there while data and base are read here
-    corpus = read_data(plan) if elsewhere is None else read_test(plan)
-    if elsewhere is not None:
-        parts = Parts({}, {})
-    elif member is not None:
-        parts = all_to(member, corpus.train)
-    else:
-        parts = taking_part(divide(plan, corpus.train), plan.federation.only)
+    rows = reading(plan)
+    corpus, parts = rows.corpus, rows.parts
     labels = drawn_labels(plan, corpus.train)
-    if member is None:
-        there = len(parts.rows) if elsewhere is None else len(elsewhere.clients())
-        _reachable(plan.federation, there)
     base, encoder = make_base(plan, lent, blank=blank)
     shared = lend_to_workers(plan, base) if spread else None
     adapted = make_adapter(plan, base)
     forward = forward_of(plan, adapted, encoder.pad_id, base.device, blank=blank)
-    dealt = sorted(row for rows in parts.rows.values() for row in rows)
+    order = sorted(row for mine in parts.rows.values() for row in mine)
     encode = partial(encoded_in, encoder=encoder, tokenizer=base.tokenizer, template=plan.template)
     train_file, test_file = (folder / name for name in TOKENS)
-    encoded = encode(train_file, [corpus.train[row] for row in dealt])
+    encoded = encode(train_file, [corpus.train[row] for row in order])
     tested = encode(test_file, corpus.test[: plan.evaluation.limit])
-    shares, held = share_out(plan, parts, encoded, dealt)
+    shares, held = share_out(plan, parts, encoded, order)
     supervised = encoded.supervised
     population = [
         Client(client, len(share), int(supervised[share].sum())) for client, share in shares.items()
     ]
-    if elsewhere is not None:
-        population = list(elsewhere.clients())
+    if rows.engine is not None:
+        population = list(rows.engine.clients())
     method = with_compression(algorithm or make_algorithm(plan, population), plan.compression)
     method.scope(0, frozenset(adapted.parameters))  # refuses names that are not there
     lending = shared.bare() if shared else None
-    odds = odds_of(plan, shares, [labels[dealt[row]] for row in encoded.rows if labels])
+    odds = odds_of(plan, shares, [labels[order[row]] for row in encoded.rows if labels])
     pad = encoder.pad_id
     hosting = Hosting(plan, folder, shares, population, pad, lending, algorithm, odds)
     trainer = hosting.trainer(adapted, forward, encoded)
@@ -135,7 +119,7 @@ def build(
         parts,
         method,
         make_policy(plan.federation, plan.gate),
-        elsewhere or make_engine(hosting, trainer, method, population, spread=spread),
+        rows.engine or make_engine(hosting, trainer, method, population, spread=spread),
         trainer,
         held_rows(tested, corpus.test, plan.evaluation.by),
         held,
@@ -146,12 +130,3 @@ def build(
         + together_note(plan, trainer)
         + weighing_note(plan.federation, method),
     )
-
-
-def _reachable(plan: config.Federation, clients: int) -> None:
-    for key, amount in (("cohort", plan.cohort), ("minimum", plan.minimum)):
-        if isinstance(amount, int) and amount > clients:
-            raise InputError(
-                f"federation.{key}: {amount} is more than the {clients} clients there are; "
-                "lower it, or give a share such as 0.5"
-            )

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import stat
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,14 +61,10 @@ def load_key(path: Path) -> "Ed25519PrivateKey":
             f"key {path}: others may use the file (mode {mode:o}); chmod 600 it, and make a new key if "
             "somebody may have read it"
         )
-    try:
-        key = load_pem_private_key(text, password=None)
-    except Exception as error:  # many kinds, by what the file holds instead
-        raise InputError(
-            f"key {path}: holds no private key in PEM without a password ({brief(error)}); make a new one"
-        ) from None
+    remedy, load = "make a new one", partial(load_pem_private_key, text, password=None)
+    key = _parsed(path, load, "private key in PEM without a password", remedy)
     if not isinstance(key, Ed25519PrivateKey):
-        raise InputError(f"key {path}: is no Ed25519 key but {type(key).__name__}; make a new one")
+        raise _other(path, key, remedy)
     return key
 
 
@@ -76,22 +74,27 @@ def load_public_key(path: Path) -> "Ed25519PublicKey":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    try:
-        key = load_pem_public_key(_read(path))
-    except InputError:
-        raise
-    except Exception as error:  # as above
-        raise InputError(
-            f"key {path}: holds no public key in PEM ({brief(error)}); ask its owner for it again"
-        ) from None
+    remedy, load = "ask its owner for it again", partial(load_pem_public_key, _read(path))
+    key = _parsed(path, load, "public key in PEM", remedy)
     if not isinstance(key, Ed25519PublicKey):
-        raise InputError(f"key {path}: is no Ed25519 key but {type(key).__name__}; ask for one")
+        raise _other(path, key, remedy)
     return key
 
 
 def fingerprint(key: "Ed25519PublicKey") -> str:
     """The first 16 hex digits of the SHA-256 of a public key's 32 bytes: to compare by eye."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
+
+
+def _parsed(path: Path, load: Callable[[], object], what: str, remedy: str) -> object:
+    try:
+        return load()
+    except Exception as error:  # many kinds, by what the file holds instead
+        raise InputError(f"key {path}: holds no {what} ({brief(error)}); {remedy}") from None
+
+
+def _other(path: Path, key: object, remedy: str) -> InputError:
+    return InputError(f"key {path}: is no Ed25519 key but {type(key).__name__}; {remedy}")
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

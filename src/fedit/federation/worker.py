@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from fedit.build import Job, build, make_base
+from fedit.build.rows import of_member
 from fedit.config import Site
 from fedit.core.errors import FeditError, InputError, brief
 from fedit.core.messages import Failure
@@ -104,7 +105,7 @@ class Desk:
                 f"{label.terms.base[:16]}…; get the same files as the server's, or the same revision"
             )
         with _kept_here():
-            job = build(plan, folder, base, member=self._kit.name)
+            job = build(plan, folder, base, reading=of_member(self._kit.name))
         (client,) = job.engine.clients()
         check_work(policy, plan, client)
         told_metrics(policy, {}, job.algorithm.reads)
