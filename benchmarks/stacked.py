@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from fedit.config import Local, Lora, Model
+from fedit.core.fitting import Aim
 from fedit.core.messages import Order
-from fedit.core.seats import Aim
 from fedit.train.adapters import attach
 from fedit.train.encoded import Encoded
 from fedit.train.forward import make_forward

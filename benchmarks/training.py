@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from fedit import Run, make_plan
 from fedit.config import Local, Lora
+from fedit.core.fitting import Aim
 from fedit.core.messages import Order
-from fedit.core.seats import Aim
 from fedit.data.sources import read_source
 from fedit.train.adapters import Adapted, attach
 from fedit.train.batches import collate

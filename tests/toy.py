@@ -12,9 +12,11 @@ import torch
 
 from fedit.core.client import answer
 from fedit.core.errors import BrokenInvariant
+from fedit.core.fitting import Aim, Fit
 from fedit.core.messages import Client, Order, Payload
+from fedit.core.population import Answer
 from fedit.core.rounds import Policy, Round, rounds
-from fedit.core.seats import Aim, Algorithm, Answer, Fit
+from fedit.core.seats import Algorithm
 from fedit.core.seeds import stream
 from fedit.core.shares import cut
 from fedit.core.tree import Tree

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fedit.core.messages import Client, Order, Reply, Update
-from fedit.core.seats import Answer, Engine
+from fedit.core.population import Answer, Engine
 from fedit.core.shares import told
 from fedit.printable import printable
 from fedit.report.words import size

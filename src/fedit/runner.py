@@ -14,8 +14,9 @@ from fedit.build.rows import at_their_places, dealt
 from fedit.config import Plan
 from fedit.core.errors import InputError
 from fedit.core.messages import ADAPTER, Payload, State
+from fedit.core.population import Engine
 from fedit.core.rounds import rounds
-from fedit.core.seats import Algorithm, Engine
+from fedit.core.seats import Algorithm
 from fedit.core.tree import Tree
 from fedit.delivered import deliver
 from fedit.engines.homes import Homes

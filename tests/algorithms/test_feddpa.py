@@ -7,8 +7,8 @@ import torch
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.feddpa import PERSONAL, Weighing, feddpa, mixed
 from fedit.core.client import answer
+from fedit.core.fitting import Fit
 from fedit.core.messages import Home, Order
-from fedit.core.seats import Fit
 from fedit.core.tree import same
 from tests import toy as toys
 from tests.toy import RATE, STEPS, Toy, last, toy_policy, tree

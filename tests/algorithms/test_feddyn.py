@@ -6,9 +6,9 @@ import pytest
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.feddyn import DUAL, Regularised, feddyn
 from fedit.algorithms.ffa_lora import only_b
+from fedit.core.fitting import Fit
 from fedit.core.messages import ADAPTER, Home, Order
 from fedit.core.rounds import Policy
-from fedit.core.seats import Fit
 from fedit.core.sums import Sum
 from fedit.core.tree import double, map_trees, same, scale, sub
 from fedit.selection.samplers import Uniform

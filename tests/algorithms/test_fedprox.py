@@ -4,8 +4,8 @@ import torch
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedprox import Proximal, fedprox
+from fedit.core.fitting import Fit
 from fedit.core.messages import ADAPTER, Home, Order
-from fedit.core.seats import Fit
 from fedit.core.tree import norm, same, sub
 from tests import toy as toys
 from tests.toy import RATE, STEPS, Toy, last, toy_policy, tree

@@ -10,8 +10,8 @@ from scipy.linalg import orthogonal_procrustes, polar
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedrot_lora import fedrot_lora
 from fedit.core.errors import FeditError
+from fedit.core.fitting import Fit
 from fedit.core.messages import ADAPTER
-from fedit.core.seats import Fit
 from fedit.core.tree import same
 from tests.factors import LAYERS, WEIGHTS, answers, asked, ba, factors, near, step, trainer
 

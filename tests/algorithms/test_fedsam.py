@@ -8,8 +8,8 @@ from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.fedavgm import Momentum
 from fedit.algorithms.fedsam import Flat, fedsam
 from fedit.algorithms.ffa_lora import only_b
+from fedit.core.fitting import Fit
 from fedit.core.messages import ADAPTER, Home, Order
-from fedit.core.seats import Fit
 from fedit.core.tree import norm, same, scale
 from tests.algorithms.by_hand import PAIR, START, UNBIASED, B, Hand, close, vector
 from tests.toy import last, toy_policy, tree

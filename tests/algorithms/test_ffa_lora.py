@@ -4,8 +4,8 @@ import pytest
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.ffa_lora import ffa_lora
+from fedit.core.fitting import Fit
 from fedit.core.messages import ADAPTER
-from fedit.core.seats import Fit
 from fedit.core.tree import only, same
 from fedit.core.wire import unpack
 from fedit.engines.messages import pack_update, update_size

@@ -8,8 +8,8 @@ import torch
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.ifca import Choosing, best_model, chosen, ifca
 from fedit.core.client import tuned_model
+from fedit.core.fitting import Aim, Fit
 from fedit.core.messages import ADAPTER, CLUSTER, Home, Order, Update, models, role_of
-from fedit.core.seats import Aim, Fit
 from fedit.core.tree import same, scale, sub
 from tests.algorithms.by_hand import PAIR, UNBIASED, Hand, close, vector
 from tests.toy import Toy, last, toy_policy, tree

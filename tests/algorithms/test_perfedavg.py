@@ -4,8 +4,8 @@ import pytest
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.perfedavg import perfedavg
+from fedit.core.fitting import Fit
 from fedit.core.messages import ADAPTER, Home
-from fedit.core.seats import Fit
 from fedit.core.tree import same
 from tests import toy as toys
 from tests.factors import (

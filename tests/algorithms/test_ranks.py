@@ -9,9 +9,9 @@ from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.flora import flora
 from fedit.algorithms.hetlora import hetlora
 from fedit.algorithms.ranks import with_ranks
+from fedit.core.fitting import Fit
 from fedit.core.lora import cut
 from fedit.core.messages import ADAPTER, Update
-from fedit.core.seats import Fit
 from fedit.core.shares import combined
 from fedit.core.tree import same
 from fedit.core.wire import unpack

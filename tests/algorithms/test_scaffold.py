@@ -9,9 +9,9 @@ from fedit.algorithms.fedavgm import MOMENTUM, Momentum
 from fedit.algorithms.fedopt import Adaptive
 from fedit.algorithms.ffa_lora import only_b
 from fedit.algorithms.scaffold import CONTROL, Controlled, scaffold
+from fedit.core.fitting import Fit
 from fedit.core.messages import ADAPTER, Home, Order
 from fedit.core.rounds import Policy
-from fedit.core.seats import Fit
 from fedit.core.tree import double, only, same, scale, sub
 from fedit.selection.samplers import Uniform
 from fedit.selection.weights import Renormalised, Unbiased, by_examples, equally

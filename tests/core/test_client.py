@@ -7,8 +7,9 @@ from fedit.algorithms.fedavg import fedavg
 from fedit.core.client import KEPT, MEMORY, answer
 from fedit.core.codes import Unfit
 from fedit.core.errors import FeditError, InputError
+from fedit.core.fitting import Fit, Work
 from fedit.core.messages import ADAPTER, Home, Order, Update
-from fedit.core.seats import Algorithm, Fit, Work
+from fedit.core.seats import Algorithm
 from fedit.core.shares import combined
 from fedit.core.sums import Sum
 from fedit.core.tree import same, spec

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.core.messages import ADAPTER, Client, Failure, Order, Reply, Update
+from fedit.core.population import Weights
 from fedit.core.rounds import Policy, Round, TooFewReplies, rounds
-from fedit.core.seats import Weights
 from fedit.core.shares import shares
 from fedit.core.tree import Tree, same
 from fedit.selection.samplers import Uniform

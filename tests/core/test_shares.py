@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fedit.algorithms.fedavg import fedavg
 from fedit.core.errors import BrokenInvariant
 from fedit.core.messages import ADAPTER, Failure, Order, Reply, Update
-from fedit.core.seats import Share
+from fedit.core.population import Share
 from fedit.core.shares import combined, cut, shares, told
 from fedit.core.sums import Sum
 from tests.toy import tree

@@ -19,8 +19,8 @@ from fedit.algorithms.fedprox import fedprox
 from fedit.build import PRELOAD, build
 from fedit.core.errors import BrokenInvariant, FeditError, InputError
 from fedit.core.messages import Failure, Order, Update
+from fedit.core.population import Share
 from fedit.core.rounds import rounds
-from fedit.core.seats import Share
 from fedit.core.tree import same
 from fedit.engines.homes import Homes
 from fedit.engines.inprocess import InProcess

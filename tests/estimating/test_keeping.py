@@ -4,9 +4,9 @@ import pytest
 
 from fedit.build import build
 from fedit.core.client import answer
+from fedit.core.fitting import Aim
 from fedit.core.messages import Home, Payload
 from fedit.core.rounds import make_order
-from fedit.core.seats import Aim
 from fedit.estimating import memory as module
 from fedit.estimating.keeping import keeping
 from fedit.estimating.parameters import blank_tree

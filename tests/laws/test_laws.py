@@ -36,7 +36,8 @@ from fedit.algorithms.rolora import rolora
 from fedit.algorithms.scaffold import scaffold
 from fedit.algorithms.term import term
 from fedit.core.messages import Order, State
-from fedit.core.seats import Algorithm, Answer
+from fedit.core.population import Answer
+from fedit.core.seats import Algorithm
 from fedit.core.tree import only, same
 from fedit.core.wire import pack, unpack
 from fedit.engines.inprocess import InProcess

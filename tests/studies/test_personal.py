@@ -71,6 +71,9 @@ def test_each_client_counts_once_over_all_seeds(done):
                 assert found_f1["mean"] == pytest.approx(sum(scores) / 8)
                 assert found_f1["low"] <= found_f1["mean"] <= found_f1["high"]
                 assert part[rows][model]["fairness"]["token_f1"]["worst"] == min(scores)
+            own, usual = part[rows]["own_model"], found["fedavg", 0][rows]["global_model"]
+            gain = own["f1"]["mean"] - usual["f1"]["mean"]
+            assert part[rows]["gain"]["f1"]["mean"] == pytest.approx(gain)
 
 
 def test_a_rate_is_chosen_by_what_clients_themselves_get(tmp_path, monkeypatch):
@@ -117,8 +120,10 @@ def test_a_method_without_own_models_gains_nothing_until_they_are_tuned(done):
 
 def test_terminal_and_page_show_them(done):
     folder, output = done
-    assert "clients' own models, 8 clients" in output
-    assert "fedper +" in output
+    for rows in ("their own", "the test"):
+        assert f"EM % of 8 clients' own models on {rows} rows, 95 % intervals" in output
+    assert output.count("gain over fedavg") == 2
+    assert "fedper +1 steps" in output
     words = CliRunner().invoke(app, ["report", str(folder)], catch_exceptions=False)
     assert words.exit_code == 0, words.output
     page = (folder / "report.html").read_text()

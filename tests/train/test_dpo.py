@@ -8,8 +8,8 @@ import torch
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
 from fedit.config import Local
+from fedit.core.fitting import Aim
 from fedit.core.messages import BASE, Order
-from fedit.core.seats import Aim
 from fedit.core.tree import same, scale, sub
 from fedit.evaluate.pairs import Ranking, held_out_ranking
 from fedit.train.adapters import AdapterError

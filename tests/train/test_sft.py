@@ -17,10 +17,10 @@ from fedit.build import make_adapter
 from fedit.config import Local, Lora
 from fedit.core.client import answer
 from fedit.core.errors import FeditError
+from fedit.core.fitting import Aim, Look, Work
 from fedit.core.lora import layers
 from fedit.core.messages import ADAPTER, BASE, Client, Home, Order, State
 from fedit.core.rounds import Policy, rounds
-from fedit.core.seats import Aim, Look, Work
 from fedit.core.seeds import generator
 from fedit.core.tree import Tree, map_trees, norm, same, scale, sub
 from fedit.engines.homes import Homes

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from fedit.config import Local, Lora
+from fedit.core.fitting import Aim
 from fedit.core.lora import cut, filled, layers, products
 from fedit.core.messages import ADAPTER, BASE, Order
-from fedit.core.seats import Aim
 from fedit.core.tree import same
 from fedit.train.adapters import AdapterError, attach
 from fedit.train.forward import Forward

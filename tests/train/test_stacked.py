@@ -19,9 +19,9 @@ from fedit.algorithms.rolora import rolora
 from fedit.algorithms.scaffold import scaffold
 from fedit.config import Local
 from fedit.core.client import answer
+from fedit.core.fitting import Work
 from fedit.core.messages import Client, Failure
 from fedit.core.rounds import Policy, rounds
-from fedit.core.seats import Work
 from fedit.core.tree import norm, same, sub
 from fedit.engines.homes import Homes
 from fedit.engines.inprocess import InProcess, through_bytes

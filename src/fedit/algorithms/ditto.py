@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.algorithms.parts.personal import PERSONAL, own_model
+from fedit.core.fitting import Fitter, Work
 from fedit.core.messages import Home, Order
-from fedit.core.seats import Algorithm, Fitter, Work
+from fedit.core.seats import Algorithm
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree, scale, sub
 

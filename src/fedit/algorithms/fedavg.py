@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from fedit.core.fitting import Fitter, Work
 from fedit.core.messages import ADAPTER, Home, Order, State, Update
-from fedit.core.seats import Algorithm, Fitter, Work, everything
+from fedit.core.seats import Algorithm, everything
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree, only
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from fedit.algorithms.fedavg import fedavg
+from fedit.core.fitting import Fitter, Work
 from fedit.core.messages import Home, Order
-from fedit.core.seats import Algorithm, Fitter, Work
+from fedit.core.seats import Algorithm
 from fedit.core.seeds import generator
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree, map_trees

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from fedit.algorithms.fedavg import Mean, Replace, Weighed, fedavg
+from fedit.core.fitting import Fitter, Work
 from fedit.core.lora import SKETCH
 from fedit.core.messages import ADAPTER, Home, Order, State
-from fedit.core.seats import Algorithm, Fitter, Work
+from fedit.core.seats import Algorithm
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree, map_trees, only
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import fedavg
 from fedit.core.errors import InputError
+from fedit.core.fitting import Fitter, Work
 from fedit.core.messages import Home, Order
-from fedit.core.seats import Algorithm, Fitter, Work
+from fedit.core.seats import Algorithm
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from fedit.algorithms.fedavg import PlainLocal, fedavg
+from fedit.core.fitting import Fitter, Work
 from fedit.core.gate import not_finite
 from fedit.core.lora import layers
 from fedit.core.messages import Home, Order
-from fedit.core.seats import Algorithm, Fitter, Work
+from fedit.core.seats import Algorithm
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree
 

@@ -7,8 +7,9 @@ import torch
 
 from fedit.algorithms.fedavg import Mean, Replace, fedavg
 from fedit.core.codes import Unfit
+from fedit.core.fitting import Fitter, Work
 from fedit.core.messages import ADAPTER, CLUSTER, Home, Order, State, Update, models, role_of
-from fedit.core.seats import Algorithm, Fitter, Work
+from fedit.core.seats import Algorithm
 from fedit.core.seeds import stream
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree

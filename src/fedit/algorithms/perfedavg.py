@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import fedavg
+from fedit.core.fitting import Fitter, Look, Work
 from fedit.core.messages import Home, Order
-from fedit.core.seats import Algorithm, Fitter, Look, Work
+from fedit.core.seats import Algorithm
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree, scale
 

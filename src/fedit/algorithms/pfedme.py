@@ -7,8 +7,9 @@ import torch
 
 from fedit.algorithms.fedavg import Replace, fedavg
 from fedit.algorithms.parts.personal import PERSONAL, own_model
+from fedit.core.fitting import Fitter, Pull, Work
 from fedit.core.messages import Home, Order, Payload, State
-from fedit.core.seats import Algorithm, Fitter, Pull, Work
+from fedit.core.seats import Algorithm
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree, map_trees, scale, sub
 

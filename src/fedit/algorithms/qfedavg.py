@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 
 from fedit.algorithms.fedavg import Mean, Replace, fedavg
 from fedit.algorithms.parts.losses import LOSS, READS, Told
+from fedit.core.fitting import Fitter, Work
 from fedit.core.gate import LARGEST
 from fedit.core.messages import Home, Order, State, Update
-from fedit.core.seats import Algorithm, Fitter, Local, Work
+from fedit.core.seats import Algorithm, Local
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree, norm, only, sub
 

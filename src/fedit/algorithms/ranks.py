@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from fedit.core.fitting import Fitter, Work
 from fedit.core.lora import cut, filled, rank_of
 from fedit.core.messages import ADAPTER, Home, Order, State
-from fedit.core.seats import Algorithm, Fitter, Local, T, Work
+from fedit.core.seats import Algorithm, Local, T
 from fedit.core.tree import Tree
 
 

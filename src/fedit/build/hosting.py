@@ -19,7 +19,8 @@ from fedit.config import Plan
 from fedit.core.client import answer
 from fedit.core.errors import BrokenInvariant
 from fedit.core.messages import Client
-from fedit.core.seats import Algorithm, Engine
+from fedit.core.population import Engine
+from fedit.core.seats import Algorithm
 from fedit.engines.crew import Crew
 from fedit.engines.homes import Homes
 from fedit.engines.host import Host

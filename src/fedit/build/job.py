@@ -20,8 +20,9 @@ from fedit.build.rows import Reading, dealt
 from fedit.build.words import make_policy, weighing_note
 from fedit.config import Plan
 from fedit.core.messages import Client
+from fedit.core.population import Engine
 from fedit.core.rounds import Policy
-from fedit.core.seats import Algorithm, Engine
+from fedit.core.seats import Algorithm
 from fedit.corpus import (
     Held,
     cut_notes,

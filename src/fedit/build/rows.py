@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedit import config
 from fedit.config import Plan
 from fedit.core.errors import InputError
-from fedit.core.seats import Engine
+from fedit.core.population import Engine
 from fedit.corpus import Corpus, all_to, divide, read_data, read_test, taking_part
 from fedit.data.partition import Parts
 

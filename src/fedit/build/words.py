@@ -5,8 +5,9 @@ from typing import Any
 
 from fedit import config
 from fedit.core.norms import Bounds
+from fedit.core.population import Select
 from fedit.core.rounds import Policy
-from fedit.core.seats import Algorithm, Select
+from fedit.core.seats import Algorithm
 from fedit.selection import samplers, weights
 from fedit.train.dpo import Preference
 from fedit.train.sft import Imitation

@@ -7,10 +7,11 @@ from typing import Any
 from torch import Tensor
 
 from fedit.core.errors import FeditError
+from fedit.core.fitting import Aim, Fit, Look, Pull, Trainer
 from fedit.core.gate import not_finite
 from fedit.core.lora import filled
 from fedit.core.messages import ADAPTER, KEPT, Home, Order, Payload, Update, received_by
-from fedit.core.seats import Aim, Algorithm, Fit, Look, Pull, Trainer
+from fedit.core.seats import Algorithm
 from fedit.core.tree import Tree, only
 
 MEMORY = "memory."

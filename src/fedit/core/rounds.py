@@ -8,7 +8,8 @@ from fedit.core.amounts import part_of
 from fedit.core.errors import FeditError
 from fedit.core.messages import Client, Failure, Metrics, Order, Packed, State
 from fedit.core.norms import NO_BOUNDS, Bounds
-from fedit.core.seats import Algorithm, Engine, Select, Sent, Weigh
+from fedit.core.population import Engine, Select, Weigh
+from fedit.core.seats import Algorithm, Sent
 from fedit.core.seeds import generator
 from fedit.core.shares import shares
 

@@ -1,122 +1,24 @@
 """The seats an algorithm fills; each is a function or a small object, none is a base class."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
-from torch import Tensor
-
 from fedit.core.errors import InputError
+from fedit.core.fitting import Fitter, Work
 from fedit.core.messages import (
     ADAPTER,
     KEPT,
-    Client,
-    Failure,
     Home,
-    Member,
     Metrics,
     Order,
     Packed,
     Payload,
-    Reply,
     State,
     Update,
     received_by,
 )
 from fedit.core.tree import Specs, Tree
-
-Pull = Callable[[Tree], Tree]
-"""Current parameters → what is added to their gradient, name by name (FedProx, SCAFFOLD, Ditto)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Gradients are taken ahead of where the parameters are (FedSAM, Per-FedAvg).
-
-    `ahead` says how far, from the gradients where they are; with `fresh` the gradients ahead are those of
-    the next batch.
-    """
-
-    ahead: Pull
-    fresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """What is unlike plain training of `order.trains` from the order's start.
-
-    `again` names a further fit in the same round, which draws its own batches and has an optimizer of its
-    own, forgotten afterwards.
-    """
-
-    pull: Pull | None = None
-    look: Look | None = None
-    trains: frozenset[str] | None = None
-    again: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What a trainer made of a start: the fitted tree, its optimizer's memory if kept, and measurements.
-
-    `path` is the sum of the learning rates of all steps: under plain SGD the way back over it is the mean
-    gradient.
-    """
-
-    fitted: Tree
-    memory: Payload = field(default_factory=dict)
-    metrics: Metrics = field(default_factory=dict)
-    path: float = 0.0
-
-
-class Trainer(Protocol):
-    """Holds the base model and the clients' data: the one place where gradients are computed."""
-
-    def fit(self, client: str, order: Order, start: Tree, aim: Aim, memory: Payload) -> Fit:
-        """Train from `start` on the client's data.
-
-        The same arguments give the same bits. Raises `FeditError` if the client has nothing to learn from.
-        """
-        ...
-
-    def loss(self, client: str, order: Order, at: Tree) -> float:
-        """The mean loss over the client's data, training nothing."""
-        ...
-
-    def texts(self, client: str, order: Order, at: Tree) -> Tensor:
-        """What each of the client's prompts is to the base, a vector: [rows × width], fp32.
-
-        `at` says what the base is where the parameters that train are its own.
-        """
-        ...
-
-
-class Fitter(Protocol):
-    """A trainer bound to one client and one order: all that an algorithm's local part sees of it."""
-
-    def __call__(
-        self,
-        start: Tree,
-        pull: Pull | None = None,
-        *,
-        look: Look | None = None,
-        trains: frozenset[str] | None = None,
-        again: str = "",
-    ) -> Fit: ...
-
-    def loss(self, at: Tree) -> float: ...
-
-    def texts(self, at: Tree) -> Tensor: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One client's result: fitted parameters, further roles to send, and what it keeps."""
-
-    fit: Fit
-    extra: Payload = field(default_factory=dict)
-    home: Payload = field(default_factory=dict)
 
 
 class Local(Protocol):
@@ -227,67 +129,6 @@ Origin = Callable[[Update, Order], Tree]
 def from_received(update: Update, order: Order) -> Tree:
     """A client begins at what it received."""
     return received_by(update.client, order)
-
-
-class Select(Protocol):
-    """Draws a round's cohort from the population; the same generator state gives the same cohort."""
-
-    def __call__(self, population: Sequence[Client], rng: np.random.Generator) -> list[Member]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Weight by client id in the order of combination, and the pace: the step taken towards the mean.
-
-    A mean renormalised over the cohort has pace 1; an unbiased one has the sum of its weights, which is 1
-    only on average over cohorts.
-    """
-
-    by_client: Mapping[str, float]
-    pace: float = 1.0
-
-
-@dataclass(slots=True)
-class Share(Generic[T]):
-    """What a group of clients came to: the total of its updates, who replied what, who failed and why."""
-
-    clients: tuple[str, ...]
-    total: T
-    metrics: dict[str, Metrics] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
-
-
-Answer = Reply | Share[Any]
-"""What an engine gives: single replies, or the finished share of a whole group."""
-
-Weigh = Callable[[Sequence[Member], Sequence[Client]], Weights]
-"""(cohort, population) → weights."""
-
-
-class Engine(Protocol):
-    """Where clients live: in this process, on workers, on a cluster, at other organisations."""
-
-    def clients(self) -> Sequence[Client]:
-        """The population, in a fixed order."""
-        ...
-
-    def ask(self, order: Order) -> Iterator[Answer]:
-        """Answers as they arrive, every member of the cohort accounted for once.
-
-        A reply stands for one client; a share, for a linear rule, for a whole group of the cohort.
-        """
-        ...
-
-    def take_back(self, order: Order, clients: Sequence[str]) -> None:
-        """Undo what the order left with these members of its cohort, whose part does not count.
-
-        What they keep between rounds is as it was before; this lasts once the call has returned.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of everything the engine holds, such as processes; a second time does nothing."""
-        ...
 
 
 Prepare = Callable[[State, Order], Order]

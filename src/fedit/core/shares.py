@@ -11,7 +11,8 @@ from fedit.core.errors import BrokenInvariant
 from fedit.core.gate import expected, gate
 from fedit.core.guards import opened
 from fedit.core.messages import Failure, Order, Reply, Update
-from fedit.core.seats import Algorithm, Answer, Share, T
+from fedit.core.population import Answer, Share
+from fedit.core.seats import Algorithm, T
 
 GROUPS = 32
 """The most groups a cohort is cut into, and so the most totals that can ever wait for their turn."""

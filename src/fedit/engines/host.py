@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedit.core.messages import Order
-from fedit.core.seats import Algorithm, Answer
+from fedit.core.population import Answer
+from fedit.core.seats import Algorithm
 from fedit.core.shares import combined, cut
 from fedit.engines.inprocess import InProcess
 from fedit.engines.messages import order_sizes, pack_answer, unpack_own_order

@@ -8,7 +8,7 @@ import torch
 
 from fedit.core.errors import quoted
 from fedit.core.messages import Failure, Order, Payload, Update
-from fedit.core.seats import Answer, Share
+from fedit.core.population import Answer, Share
 from fedit.core.strict import Reason, WireError
 from fedit.core.sums import Sum
 from fedit.core.tree import Spec

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from fedit.core.messages import Client, Order
-from fedit.core.seats import Answer
+from fedit.core.population import Answer
 from fedit.core.shares import cut
 from fedit.engines.crew import Crew, Task
 from fedit.engines.homes import Homes

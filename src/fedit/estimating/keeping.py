@@ -14,10 +14,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fedit.build import Job
 from fedit.core.client import MEMORY, answer
+from fedit.core.fitting import Aim, Fit
 from fedit.core.lora import layers
 from fedit.core.messages import BASE, Home, Order, Payload, State, models
 from fedit.core.rounds import make_order
-from fedit.core.seats import Aim, Fit
 from fedit.core.sums import Sum
 from fedit.core.tree import Tree
 from fedit.estimating.working import Living

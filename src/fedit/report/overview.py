@@ -100,8 +100,8 @@ def personal(summary: Summary) -> list[Block]:
         groups=[("", 1), ("own rows", 4), ("test rows", 4)],
     )
     note = (
-        "The gain is that of the own model over the global one of the same run, with its 95 % interval "
-        "over clients of all seeds."
+        f"The gain is that over the global model of {line(summary.personal[0].arm)} on the same clients' "
+        "rows, with its 95 % interval over clients of all seeds."
     )
     return [found, Note(note)]
 
@@ -109,11 +109,11 @@ def personal(summary: Summary) -> list[Block]:
 def _own_model(part: OwnRows | None) -> list[Cell]:
     if part is None:
         return [Cell("–")] * 4
-    own, usual, gain = part.own_model, part.global_model, part.gain["em"]
+    own, usual, gain = part.own_model, part.global_model, part.gain.get("em")
     one, other = (model.fairness.get("exact_match") for model in (own, usual))
     return [
         Cell(percent(own.em.mean), percent(usual.em.mean)),
-        Cell(signed(gain.mean), interval(gain.low, gain.high)),
+        Cell(signed(gain.mean), interval(gain.low, gain.high)) if gain else Cell("–"),
         Cell(percent(one.worst if one else None), percent(other.worst if other else None)),
         Cell(decimal(one.jain if one else None), decimal(other.jain if other else None)),
     ]

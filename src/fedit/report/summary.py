@@ -127,12 +127,12 @@ class OwnScore(Part):
 
 
 class OwnRows(Part):
-    """Own models and the global one on the same rows; `gain` is the first less the second."""
+    """Own models and the global one on the same rows; `gain` is over the first arm's global model."""
 
     clients: int
     own_model: OwnScore
     global_model: OwnScore
-    gain: dict[str, Estimate]
+    gain: dict[str, Estimate] = Field(default_factory=dict)
 
 
 class Own(Part):

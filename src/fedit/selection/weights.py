@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedit.core.messages import Client, Member
-from fedit.core.seats import Weights
+from fedit.core.population import Weights
 
 Measure = Callable[[Client], float]
 

@@ -20,32 +20,46 @@ _MEASURES = {"em": "exact_match", "f1": "token_f1"}
 def personal_part(jobs: Sequence[Job], how: Personal | None) -> list[dict[str, Any]]:
     """For each federated arm and number of steps: own and global models' scores, each client counting once.
 
-    Intervals are over the clients of all seeds; `gain` is the own model's score less the global one's, on
-    the same client's rows. Raises InputError for a damaged file.
+    Intervals are over the clients of all seeds; `gain` is an own model's score less that of the first arm's
+    global model on the same rows, empty where clients are others there. Raises InputError for a damaged file.
     """
     if how is None:
         return []
-    arms = dict.fromkeys(job.arm for job in jobs if job.personal)
+    arms = list(dict.fromkeys(job.arm for job in jobs if job.personal))
+    told = {(arm, steps): _clients(jobs, arm, steps) for arm in arms for steps in how.tune}
     return [
-        {"arm": arm, "tune": steps, **_scores([job for job in jobs if job.arm == arm], steps)}
-        for arm in arms
-        for steps in how.tune
+        {"arm": arm, "tune": steps, **_scores(found, told[arms[0], how.tune[0]])}
+        for (arm, steps), found in told.items()
     ]
 
 
-def _scores(jobs: Sequence[Job], steps: int) -> dict[str, Any]:
-    clients = {
+def _clients(jobs: Sequence[Job], arm: str, steps: int) -> dict[str, Record]:
+    """Every client of every seed."""
+    return {
         f"seed {job.seed}, {client}": scored
         for job in jobs
+        if job.arm == arm
         for client, scored in _read(job, steps).items()
     }
+
+
+def _scores(clients: Mapping[str, Record], usual: Mapping[str, Record]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for rows in ROWS:
         known = {client: one[rows] for client, one in clients.items() if one[rows]}
+        first = {client: one[rows] for client, one in usual.items() if one[rows]}
         if known:
             found[rows] = {"clients": len(known), **{m: _model(known, m) for m in MODELS}}
-            found[rows]["gain"] = {short: _gain(known, long) for short, long in _MEASURES.items()}
+            found[rows]["gain"] = {
+                short: _gain(known, first, long)
+                for short, long in _MEASURES.items()
+                if _counts(known) == _counts(first)
+            }
     return found
+
+
+def _counts(known: Mapping[str, Record]) -> dict[str, int]:
+    return {client: pair["own_model"]["rows"] for client, pair in known.items()}
 
 
 def _read(job: Job, steps: int) -> dict[str, Record]:
@@ -68,8 +82,8 @@ def _model(known: Mapping[str, Record], model: str) -> dict[str, Any]:
     return scored | {"fairness": even}
 
 
-def _gain(known: Mapping[str, Record], measure: str) -> dict[str, Any]:
-    own, usual = (_values(known, model, measure) for model in MODELS)
+def _gain(known: Mapping[str, Record], first: Mapping[str, Record], measure: str) -> dict[str, Any]:
+    own, usual = _values(known, MODELS[0], measure), _values(first, MODELS[1], measure)
     return asdict(difference(own, usual, draws(1, len(known))))
 
 

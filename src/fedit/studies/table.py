@@ -80,31 +80,31 @@ def label_table(arms: Sequence[Summary], label: str, groups: Sequence[str]) -> T
 
 
 def personal_tables(summary: Summary) -> Iterator[Table]:
-    """A row for each arm and number of steps: EM on clients' own rows and on the test rows, and the worst."""
+    """EM of clients' own models on their own rows and on the test rows: a row for each arm and steps."""
     parts = summary.get("personal", [])
-    if not parts:
-        return
-    clients = parts[0]["own_rows"]["clients"]
-    heads = ("own rows", "gain", "worst 10 %", "global's worst", "test rows", "gain")
-    table = titled(f"EM % of clients' own models, {clients} clients, 95 % intervals", heads)
-    for part in parts:
-        own, test = part.get("own_rows"), part.get("test_rows")
-        cells = [*_row(own), _worst(own, "own_model"), _worst(own, "global_model"), *_row(test)]
-        steps = part["tune"]
-        said = f" + {steps} step{'s' * (steps > 1)}" if steps else ""
-        table.add_row(shown(part["arm"]) + said, *cells)
-    yield table
+    for rows, word in (("own_rows", "their own"), ("test_rows", "the test")):
+        known = [(part, part[rows]) for part in parts if part.get(rows)]
+        if known:
+            title = f"EM % of {known[0][1]['clients']} clients' own models on {word} rows, 95 % intervals"
+            table = titled(
+                title, ("own models", f"gain over {shown(parts[0]['arm'])}", "worst 10 %")
+            )
+            for part, scored in known:
+                table.add_row(_model_name(part), *_cells(scored))
+            yield table
 
 
-def _row(part: Summary | None) -> tuple[str, str]:
-    if part is None:
-        return "–", "–"
-    return percent(part["own_model"]["em"]), percent(part["gain"]["em"], sign=True)
+def _model_name(part: Summary) -> str:
+    return shown(part["arm"]) + (f" +{part['tune']} steps" if part["tune"] else "")
 
 
-def _worst(part: Summary | None, model: str) -> str:
-    even = part and part[model]["fairness"].get("exact_match")
-    return f"{100 * even['worst']:.1f}" if even else "–"
+def _cells(scored: Summary) -> tuple[str, str, str]:
+    gain, even = scored["gain"].get("em"), scored["own_model"]["fairness"].get("exact_match")
+    return (
+        percent(scored["own_model"]["em"]),
+        percent(gain, sign=True) if gain else "–",
+        f"{100 * even['worst']:.1f}" if even else "–",
+    )
 
 
 def spread_lines(summary: Summary) -> list[str]:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from fedit.core.errors import BrokenInvariant, FeditError
+from fedit.core.fitting import Aim, Fit
 from fedit.core.lockstep import Lockstep
 from fedit.core.messages import BASE, Order, Payload
-from fedit.core.seats import Aim, Fit
 from fedit.core.tree import Tree
 from fedit.train.adapters import AdapterError
 from fedit.train.course import Course

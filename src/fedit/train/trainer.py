@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from fedit.config import Local
 from fedit.core.errors import FeditError
+from fedit.core.fitting import Aim, Fit
 from fedit.core.messages import BASE, Metrics, Order, Payload
-from fedit.core.seats import Aim, Fit
 from fedit.core.seeds import generator
 from fedit.core.tree import Tree
 from fedit.train.adapters import Adapted, AdapterError

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from fedit.core.fitting import Fitter, Work
 from fedit.core.messages import Home, Order
-from fedit.core.seats import Fitter, Local, Work
+from fedit.core.seats import Local
 from fedit.core.tree import Tree
 
 LOSS = "received_loss"

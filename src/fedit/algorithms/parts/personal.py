@@ -1,7 +1,7 @@
 """A model that a client keeps for itself."""
 
+from fedit.core.fitting import Fitter
 from fedit.core.messages import Home, Order
-from fedit.core.seats import Fitter
 from fedit.core.tree import Tree
 
 PERSONAL = "personal"
