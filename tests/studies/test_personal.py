@@ -101,18 +101,20 @@ def test_a_rate_is_chosen_by_what_clients_themselves_get(tmp_path, monkeypatch):
             clients = json.loads(place.read_text())["clients"].values()
             own = [
                 [client["own_rows"]["own_model"][key] for client in clients]
-                for key in ("exact_match", "token_f1")
+                for key in ("exact_match", "token_f1", "loss")
             ]
-            means = [sum(values) / len(values) for values in own]
-            assert [one["own"]["em"]["mean"], one["own"]["f1"]["mean"]] == pytest.approx(means)
-            scored[rate] = (*means, -one["loss"]["mean"])
+            em, f1, loss = (sum(values) / len(values) for values in own)
+            told = [one["own"][measure]["mean"] for measure in ("em", "f1", "loss")]
+            assert told == pytest.approx([em, f1, loss])
+            scored[rate] = (em, f1, -loss)
         assert part["best"]["local.lr"] == max(scored, key=scored.get)
 
 
 def test_a_method_without_own_models_gains_nothing_until_they_are_tuned(done):
     found = parts(done[0])
     nothing = {"mean": 0.0, "low": 0.0, "high": 0.0}
-    assert found["fedavg", 0]["own_rows"]["gain"] == {"em": nothing, "f1": nothing}
+    gains = found["fedavg", 0]["own_rows"]["gain"]
+    assert gains == {"em": nothing, "f1": nothing, "loss": nothing}
     assert all(client["is_global"] for client in told(done[0], "fedavg", "personal.json"))
     assert not any(client["is_global"] for client in told(done[0], "fedavg", "personal-1.json"))
     assert not any(client["is_global"] for client in told(done[0], "fedper", "personal.json"))
@@ -120,10 +122,11 @@ def test_a_method_without_own_models_gains_nothing_until_they_are_tuned(done):
 
 def test_terminal_and_page_show_them(done):
     folder, output = done
-    for rows in ("their own", "the test"):
-        assert f"EM % of 8 clients' own models on {rows} rows, 95 % intervals" in output
-    assert output.count("gain over fedavg") == 2
-    assert "fedper +1 steps" in output
+    for rows in ("own", "test"):
+        for measure in ("EM %", "loss"):
+            assert f"{measure}, 8 clients' models, {rows} rows, 95 % intervals" in output
+    assert output.count("less fedavg's") == 4
+    assert "fedper +1 step " in output
     words = CliRunner().invoke(app, ["report", str(folder)], catch_exceptions=False)
     assert words.exit_code == 0, words.output
     page = (folder / "report.html").read_text()

@@ -14,7 +14,7 @@ from fedit.personal import MODELS, ROWS, file_of
 from fedit.records import Record, fairness_record
 from fedit.studies.jobs import Job
 
-_MEASURES = {"em": "exact_match", "f1": "token_f1"}
+_MEASURES = {"em": "exact_match", "f1": "token_f1", "loss": "loss"}
 
 
 def personal_part(jobs: Sequence[Job], how: Personal | None) -> list[dict[str, Any]]:

@@ -80,31 +80,36 @@ def label_table(arms: Sequence[Summary], label: str, groups: Sequence[str]) -> T
 
 
 def personal_tables(summary: Summary) -> Iterator[Table]:
-    """EM of clients' own models on their own rows and on the test rows: a row for each arm and steps."""
+    """EM and loss of clients' own models on their own rows and on the test's, by arm and steps."""
     parts = summary.get("personal", [])
-    for rows, word in (("own_rows", "their own"), ("test_rows", "the test")):
+    for rows, word in (("own_rows", "own"), ("test_rows", "test")):
         known = [(part, part[rows]) for part in parts if part.get(rows)]
-        if known:
-            title = f"EM % of {known[0][1]['clients']} clients' own models on {word} rows, 95 % intervals"
-            table = titled(
-                title, ("own models", f"gain over {shown(parts[0]['arm'])}", "worst 10 %")
-            )
+        for measure, name in (("em", "EM %"), ("loss", "loss")) if known else ():
+            whose = f"{known[0][1]['clients']} clients' models, {word} rows"
+            heads = ("own models", f"less {shown(parts[0]['arm'])}'s", "worst 10 %")
+            table = titled(f"{name}, {whose}, 95 % intervals", heads)
             for part, scored in known:
-                table.add_row(_model_name(part), *_cells(scored))
+                table.add_row(_model_name(part), *_cells(scored, measure))
             yield table
 
 
 def _model_name(part: Summary) -> str:
-    return shown(part["arm"]) + (f" +{part['tune']} steps" if part["tune"] else "")
+    steps = part["tune"]
+    return shown(part["arm"]) + (f" +{steps} step{'s' * (steps > 1)}" if steps else "")
 
 
-def _cells(scored: Summary) -> tuple[str, str, str]:
-    gain, even = scored["gain"].get("em"), scored["own_model"]["fairness"].get("exact_match")
-    return (
-        percent(scored["own_model"]["em"]),
-        percent(gain, sign=True) if gain else "–",
-        f"{100 * even['worst']:.1f}" if even else "–",
-    )
+def _cells(scored: Summary, measure: str) -> tuple[str, str, str]:
+    own, gain = scored["own_model"], scored["gain"].get(measure)
+    even = own["fairness"].get("exact_match" if measure == "em" else measure)
+    if measure == "em":
+        say, worst = percent, even and f"{100 * even['worst']:.1f}"
+    else:
+        say, worst = _nats, even and f"{even['worst']:.2f}"
+    return say(own[measure]), say(gain, sign=True) if gain else "–", worst or "–"
+
+
+def _nats(estimate: dict[str, float | None], *, unit: str = "", sign: bool = False) -> str:
+    return number(estimate, 2, unit=unit, sign=sign)
 
 
 def spread_lines(summary: Summary) -> list[str]:

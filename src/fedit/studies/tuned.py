@@ -14,7 +14,7 @@ from fedit.studies.tuning import paste
 def tuned_tables(study: Study, found: dict[str, Any]) -> Iterator[RenderableType]:
     """One table an arm, a warning where the best value is at the grid's edge, and lines for `arms:`."""
     for part in found["arms"]:
-        own = ("own EM %", "own F1 %") if "own" in part["candidates"][0] else ()
+        own = ("own EM %", "own F1 %", "own loss") if "own" in part["candidates"][0] else ()
         heads = ("EM %", "F1 %", "loss", *own)
         table = titled(f"{part['arm']} on {found['items']:,} dev items", heads)
         for one in part["candidates"]:
@@ -25,6 +25,7 @@ def tuned_tables(study: Study, found: dict[str, Any]) -> Iterator[RenderableType
                 percent(one["f1"]),
                 number(one["loss"], 3),
                 *(percent(one["own"][measure]) for measure in ("em", "f1") if own),
+                *(number(one["own"]["loss"], 3) for _ in own[:1]),
             )
         yield table
         for key in part["edge"]:

@@ -1,5 +1,6 @@
 """Tuning: every arm with every value of the grid, scored on rows that are never the test's."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -87,8 +88,8 @@ def tuned(
 ) -> dict[str, Any]:
     """An arm's score with every value, the best by `tune_by` first, and where that is an edge.
 
-    Where clients' own models are scored, theirs are the EM and F1 to choose by: what a method leaves in the
-    global model may be no model at all.
+    Where clients' own models are scored, theirs are the scores to choose by: what a method leaves in the
+    global model may be no model at all. A loss that is not finite is the worst.
     """
     candidates = [
         {"changes": changes, **_scores(table, arm)} | ({"own": own[arm]} if arm in own else {})
@@ -96,7 +97,8 @@ def tuned(
     ]
 
     def goodness(one: dict[str, Any]) -> tuple[float, ...]:
-        told, loss = one.get("own", one), -(one["loss"]["mean"] or 0)
+        told = one.get("own", one)
+        loss = -math.inf if told["loss"]["mean"] is None else -told["loss"]["mean"]
         answers = told["em"]["mean"] or 0, told["f1"]["mean"] or 0
         return (loss, *answers) if study.tune_by == "loss" else (*answers, loss)
 
