@@ -186,8 +186,14 @@ class Astray:
 
 
 def test_what_diverged_is_not_kept_either():
-    with pytest.raises(FeditError, match="training diverged"):
+    with pytest.raises(FeditError, match=r"training diverged: .*begin anew with a lower local\.lr"):
         answer(order(), "c0", Home(), Spy(), replace(fedavg(), local=Astray()))
+
+
+def test_who_was_sent_what_cannot_be_trained_is_not_told_to_train_slower():
+    spoiled = replace(order(), public={ADAPTER: {n: t + 3e38 for n, t in tree(1).items()}})
+    with pytest.raises(FeditError, match=r"began at numbers up to 3e\+38.*gate\.times_median"):
+        answer(spoiled, "c0", Home(), Spy(), replace(fedavg(), local=Astray()))
 
 
 def test_late_guards_seal_in_order_and_settle_the_total_in_reverse(tmp_path):

@@ -14,6 +14,8 @@ from fedit.core.messages import ADAPTER, KEPT, Home, Order, Payload, Update, rec
 from fedit.core.seats import Algorithm
 from fedit.core.tree import Tree, only
 
+_HUGE = 1e4  # no parameter of a model that trains is as large
+
 MEMORY = "memory."
 """Prefix of the home roles that hold the local optimizer's memory."""
 
@@ -32,14 +34,10 @@ def answer(
     work = algorithm.local(start, order, home, _Fitter(client, order, trainer, memory))
     for tree in (work.fit.fitted, *work.fit.memory.values(), *work.home.values()):
         if name := not_finite(tree):
-            raise FeditError(
-                f"training diverged: {name} holds NaN or infinity; begin anew with a lower local.lr"
-            )
+            raise _diverged(f"{name} holds NaN or infinity", start)
     for key, value in work.fit.metrics.items():
         if not math.isfinite(value):
-            raise FeditError(
-                f"training diverged: {key} is {value}; begin anew with a lower local.lr"
-            )
+            raise _diverged(f"{key} is {value}", start)
     payload = {ADAPTER: only(work.fit.fitted, order.travels), **work.extra}
     update = Update(client, order.round, order.attempt, payload, work.fit.metrics)
     stays = dict(work.home)
@@ -52,6 +50,17 @@ def answer(
     for role, tree in work.fit.memory.items():
         stays[MEMORY + role] = {**memory.get(role, {}), **tree}
     return update, Home(stays)
+
+
+def _diverged(what: str, start: Tree) -> FeditError:
+    largest = max((float(t.abs().max()) for t in start.values() if t.numel()), default=0.0)
+    remedy = "begin anew with a lower local.lr"
+    if largest > _HUGE:
+        remedy = (
+            f"it began at numbers up to {largest:.3g}, which an update of an earlier round has brought: begin "
+            "anew with gate.factors or gate.times_median, which bound updates"
+        )
+    return FeditError(f"training diverged: {what}; {remedy}")
 
 
 def own_model(
