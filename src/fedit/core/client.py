@@ -57,8 +57,8 @@ def _diverged(what: str, start: Tree) -> FeditError:
     remedy = "begin anew with a lower local.lr"
     if largest > _HUGE:
         remedy = (
-            f"it began at numbers up to {largest:.3g}, which an update of an earlier round has brought: begin "
-            "anew with gate.factors or gate.times_median, which bound updates"
+            f"it began at numbers up to {largest:.3g}, which some update has brought: begin anew with "
+            "gate.factors or gate.times_median, which bound updates"
         )
     return FeditError(f"training diverged: {what}; {remedy}")
 
