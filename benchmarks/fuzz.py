@@ -189,9 +189,9 @@ class Round:
 
     def __init__(self) -> None:
         self.book = Ledger(TERMS, SERVER, {"c0": CLIENT.public_key()})
-        self.order = self.book.seal(ORDER_BLOCK, "c0", 3, 1) + ORDER_BLOCK
+        self.order = self.book.seal("c0", 3, 1, ORDER_BLOCK)
         by = Post(TERMS, "c0", CLIENT, SERVER.public_key())
-        self.update = by.seal(UPDATE_BLOCK, by.take(self.order)[0]) + UPDATE_BLOCK
+        self.update = by.seal(by.take(self.order)[0], UPDATE_BLOCK)
 
     def admit(self, message: bytes) -> None:
         client, payload = self.book.admit(message)

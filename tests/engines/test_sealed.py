@@ -39,11 +39,11 @@ def post(client="c0", terms=TERMS, **more) -> Post:
 
 
 def asked(book: Ledger, client="c0", round=3, attempt=1) -> bytes:
-    return book.seal(ASKED, client, round, attempt) + ASKED
+    return book.seal(client, round, attempt, ASKED)
 
 
 def answer(order: bytes, by: Post, payload: bytes = PAYLOAD) -> bytes:
-    return by.seal(payload, by.take(order)[0]) + payload
+    return by.seal(by.take(order)[0], payload)
 
 
 def forged(message: bytes, key: str, **changes) -> bytes:
@@ -178,7 +178,7 @@ def test_an_update_passes_once_and_its_client_once():
     book = ledger()
     by, order = post(), asked(book)
     label, _ = by.take(order)
-    first, second = (by.seal(PAYLOAD, label) + PAYLOAD for _ in range(2))
+    first, second = (by.seal(label, PAYLOAD) for _ in range(2))
     assert book.admit(first)[0] == "c0"
     error = refused(book.admit, first)
     assert error.reason is Reason.REPLAY
@@ -251,7 +251,7 @@ def test_an_order_is_taken_once_even_after_a_restart(tmp_path):
 
 def test_the_server_asks_only_whom_it_knows():
     with pytest.raises(InputError, match=r"client stranger.*enrol"):
-        ledger().seal(ASKED, "stranger", 0, 0)
+        ledger().seal("stranger", 0, 0, ASKED)
 
 
 @pytest.mark.parametrize(

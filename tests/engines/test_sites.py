@@ -63,7 +63,7 @@ class Site:
         return self.sealed(post, label, UPDATE, pack_update(reply))
 
     def sealed(self, post, label, kind, content):
-        return post.seal(content, label, kind) + content
+        return post.seal(label, content, kind=kind)
 
     def failure(self, post, label, reason, detail=""):
         said = json.dumps({"reason": reason, "detail": detail}).encode()

@@ -54,7 +54,7 @@ def invited(kits, rows, tmp_path, site=OWN, **changes):
     server = open_kit(kits / "server", "server")
     ledger = Ledger(terms, server.key(), {"north": server.key_of("north")})
     recipe = json.dumps(tree).encode()
-    message = ledger.seal(recipe, "north", 0, 0, INVITATION) + recipe
+    message = ledger.seal("north", 0, 0, recipe, kind=INVITATION)
     answer = Desk(open_kit(kits / "north", "site"), rows, site).answer(message)
     kind = read_label(answer)[0].kind
     _, payload = ledger.admit(answer, "north", kind)

@@ -14,7 +14,7 @@ SOCKET = "FEDIT_SOCKET"
 """Environment variable by which the network engine's processes find ours."""
 
 _COUNT, _SIZE = struct.Struct("<B"), struct.Struct("<Q")
-_CHUNK = 1 << 20
+_CHUNK = 1 << 30
 
 
 class Hung(FeditError):
@@ -86,15 +86,15 @@ def leave(path: Path) -> None:
 
 
 def _exactly(line: socket.socket, size: int) -> bytes:
-    """So many bytes, in one piece of memory."""
-    found = bytearray(size)
-    view, got = memoryview(found), 0
+    """So many bytes; where they come at once they are in memory once."""
+    parts, got = list[bytes](), 0
     while got < size:
         try:
-            more = line.recv_into(view[got : got + _CHUNK])
+            more = line.recv(min(size - got, _CHUNK), socket.MSG_WAITALL)
         except OSError as error:
             raise Hung(f"local socket: {error}") from None
         if not more:
             raise Hung("local socket: the other end has closed it")
-        got += more
-    return bytes(found)
+        parts.append(more)
+        got += len(more)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,18 +49,23 @@ class Ledger:
         self._asked: dict[str, _Asked] = {}
         self._lock = threading.Lock()
 
-    def seal(self, order: Block, client: str, round: int, attempt: int, kind: int = ORDER) -> bytes:
-        """What goes before an order's bytes to this client; another round or attempt ends the one before."""
+    def seal(
+        self, client: str, round: int, attempt: int, *blocks: Block, kind: int = ORDER
+    ) -> bytes:
+        """The message that takes an order's bytes to this client, which may come in several blocks.
+
+        Another round or attempt ends the one before.
+        """
         if client not in self._clients:
             raise InputError(f"client {client}: is not known here; enrol its public key first")
         nonce = secrets.token_bytes(_NONCE)
-        label = _label(kind, self._terms, round, attempt, client, nonce, bytes(_NONCE), order)
-        sealed = seal(label, self._key)
+        label = _label(kind, self._terms, round, attempt, client, nonce, bytes(_NONCE), blocks)
+        message = b"".join((seal(label, self._key), *blocks))
         with self._lock:
             if (round, attempt) != self._round:
                 self._round, self._asked = (round, attempt), {}
             self._asked[client] = _Asked(nonce)
-        return sealed
+        return message
 
     def admit(
         self, message: Block, sender: str | None = None, kind: int = UPDATE
@@ -136,11 +141,11 @@ class Post:
             self._taken.add(label.nonce)
         return label, payload
 
-    def seal(self, update: Block, order: Label, kind: int = UPDATE) -> bytes:
-        """What goes before the bytes of the update that answers an order."""
+    def seal(self, order: Label, *blocks: Block, kind: int = UPDATE) -> bytes:
+        """The message that takes an update's bytes back, in answer to an order."""
         nonce = secrets.token_bytes(_NONCE)
         place = (order.round, order.attempt, self._client, nonce, order.nonce)
-        return seal(_label(kind, self._terms, *place, update), self._key)
+        return b"".join((seal(_label(kind, self._terms, *place, blocks), self._key), *blocks))
 
     def _find(self, label: Label) -> None:
         if label.nonce in self._taken:
@@ -155,11 +160,13 @@ def _label(
     client: str,
     nonce: bytes,
     answers: bytes,
-    payload: Block,
+    blocks: Sequence[Block],
 ) -> Label:
-    view = memoryview(payload).cast("B")
-    digest = hashlib.sha256(view).digest()
-    return Label(kind, terms, round, attempt, client, nonce, answers, digest, len(view))
+    digest, size = hashlib.sha256(), 0
+    for block in blocks:
+        digest.update(block)
+        size += memoryview(block).nbytes
+    return Label(kind, terms, round, attempt, client, nonce, answers, digest.digest(), size)
 
 
 def _nonces(path: Path) -> set[bytes]:

@@ -40,10 +40,10 @@ def counted(value: Any, needed: bool) -> int:
     return value
 
 
-def with_undone(rounds: Sequence[int], block: bytes) -> bytes:
-    """An order as a site gets it: the rounds (from 1) that it must forget, and the order's bytes."""
+def to_undo(rounds: Sequence[int]) -> bytes:
+    """What stands before an order's bytes: the rounds (from 1) that the site must forget."""
     latest = list(rounds)[-_UNDONE:]
-    return struct.pack(f"<I{len(latest)}I", len(latest), *latest) + block
+    return struct.pack(f"<I{len(latest)}I", len(latest), *latest)
 
 
 def undone(payload: memoryview) -> tuple[list[int], memoryview]:

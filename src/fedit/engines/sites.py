@@ -14,8 +14,8 @@ from fedit.core.strict import WireError
 from fedit.engines.ledger import Ledger
 from fedit.engines.line import Line, News, Tell
 from fedit.engines.messages import pack_order, unpack_update
-from fedit.engines.said import counted, small, with_undone
-from fedit.engines.sealed import ENROLMENT, FAILURE, INVITATION, ORDER, UPDATE, Terms, read_label
+from fedit.engines.said import counted, small, to_undo
+from fedit.engines.sealed import ENROLMENT, FAILURE, INVITATION, UPDATE, Terms, read_label
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -165,13 +165,13 @@ class Sites:
                 self._invite(site, one)
 
     def _invite(self, site: str, one: _Asked) -> None:
-        label = self._guests.seal(self._invitation, site, 0, 0, INVITATION)
-        self._post(site, one, "invited", label + self._invitation, self._deadline)
+        message = self._guests.seal(site, 0, 0, self._invitation, kind=INVITATION)
+        self._post(site, one, "invited", message, self._deadline)
 
     def _order(self, order: Order, site: str, one: _Asked, until: float) -> None:
-        block = with_undone(self.undo.get(site, ()), pack_order(order, site))
-        label = self._ledger.seal(block, site, order.round, order.attempt, ORDER)
-        self._post(site, one, "asked", label + block, max(1.0, until - time.monotonic()))
+        blocks = to_undo(self.undo.get(site, ())), pack_order(order, site)
+        message = self._ledger.seal(site, order.round, order.attempt, *blocks)
+        self._post(site, one, "asked", message, max(1.0, until - time.monotonic()))
 
     def _post(self, site: str, one: _Asked, stage: str, message: bytes, seconds: float) -> None:
         self._count += 1

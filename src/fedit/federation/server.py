@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedit import config
 from fedit.build import make_base
+from fedit.build.model import trains_base
 from fedit.config import Plan
 from fedit.core.amounts import part_of
 from fedit.core.errors import InputError
@@ -22,7 +23,7 @@ from fedit.recipe import changed
 from fedit.report.folder import RunFolder
 from fedit.resuming import changes
 from fedit.runner import Run
-from fedit.train.model import fingerprint
+from fedit.train.model import Base, fingerprint
 
 ENROLLED = "sites.json"
 """In the run's folder: its id, and the sites with the counts that they have enrolled with."""
@@ -54,10 +55,13 @@ def serving(kit: Kit, line: Line, plan: Plan, tell: Callable[[str, str], None]) 
     begun = (path / "plan.yaml").exists()
     if begun:  # what has changed is refused before any site is invited
         changes(path, RunFolder(path, read_only=True).environment(), plan)
-    base, _ = make_base(plan)
-    tree = shared(plan)
+    lent: Base | None
+    lent, _ = make_base(plan)
+    mark, tree = fingerprint(lent.model), shared(plan)
+    if trains_base(plan):  # whoever trains it needs one of its own: not two
+        lent = None
     run, known, undo = _enrolled(path)
-    terms = Terms(run, fingerprint(base.model), recipe_hash(tree))
+    terms = Terms(run, mark, recipe_hash(tree))
     sites = Sites(
         line,
         terms,
@@ -76,7 +80,7 @@ def serving(kit: Kit, line: Line, plan: Plan, tell: Callable[[str, str], None]) 
         sites.only = frozenset(known or sites.enrolled)
         for late in sites.enrolled.keys() - sites.only:
             tell(late, f"comes too late for {plan.algorithm.name}, which counts its clients once")
-    with Run(plan, resume=begun, lent=base, elsewhere=sites) as opened:
+    with Run(plan, resume=begun, lent=lent, elsewhere=sites) as opened:
         sites.algorithm = opened.job.algorithm
         sites.keep = lambda: _keep(path, run, sites)
         sites.keep()

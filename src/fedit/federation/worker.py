@@ -190,7 +190,7 @@ def _tree(payload: memoryview, terms: Terms) -> dict[str, Any]:
 
 
 def _sealed(post: Post, label: Label, kind: int, content: bytes) -> bytes:
-    return post.seal(content, label, kind) + content
+    return post.seal(label, content, kind=kind)
 
 
 def _failure(reason: str, detail: str) -> bytes:
