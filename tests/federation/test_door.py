@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("nvflare", reason="needs the extra federation")
 
-from fedit.engines.frames import call, place_of, receive, send
+from fedit.engines.frames import Hung, call, place_of, receive, send
 from fedit.engines.nvflare.job import _pump
 from fedit.federation.door import Door
 
@@ -69,4 +69,13 @@ def test_lengths_are_of_bytes_whatever_is_sent(tmp_path, door):
     relay = calling(tmp_path, door)
     door.post("east", 1, memoryview(np.arange(4, dtype=np.int64)), 5.0)
     assert len(receive(relay)[3]) == 32
+    relay.close()
+
+
+def test_a_job_that_is_dropped_hears_of_it_at_once(tmp_path, door):
+    relay = calling(tmp_path, door)
+    relay.settimeout(5)
+    door.drop("replaced")
+    with pytest.raises(Hung, match="the other end has closed it"):
+        receive(relay)
     relay.close()

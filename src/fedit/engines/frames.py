@@ -60,6 +60,13 @@ def call(path: Path | str) -> socket.socket:
     return line
 
 
+def hang_up(line: socket.socket) -> None:
+    """Close a line at which another thread may wait: it and the other end are told at once."""
+    with contextlib.suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
+    line.close()
+
+
 def place_of(folder: Path, name: str) -> Path:
     """Where the socket `name` of a kit's processes lies: a folder of the user's own, whose path is short.
 

@@ -5,7 +5,7 @@ import socket
 import threading
 from pathlib import Path
 
-from fedit.engines.frames import Hung, leave, listen, receive, send
+from fedit.engines.frames import Hung, hang_up, leave, listen, receive, send
 from fedit.engines.line import News
 
 
@@ -66,7 +66,7 @@ class Door:
             relay, self._relay = self._relay, None
             numbers = list(self._open)
         if relay:
-            relay.close()
+            hang_up(relay)
         for number in numbers:
             self._lose(number, why)
 
@@ -76,7 +76,7 @@ class Door:
         with self._lock:
             relay, self._relay = self._relay, None
         if relay:
-            relay.close()
+            hang_up(relay)
         self._door.close()
         leave(self._path)
 
