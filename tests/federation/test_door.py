@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("nvflare", reason="needs the extra federation")
 
-from fedit.engines.frames import call, place_of, receive, send
+from fedit.engines.frames import Hung, call, place_of, receive, send
 from fedit.engines.nvflare.job import _pump
 from fedit.federation.door import Door
 
@@ -69,4 +69,18 @@ def test_lengths_are_of_bytes_whatever_is_sent(tmp_path, door):
     relay = calling(tmp_path, door)
     door.post("east", 1, memoryview(np.arange(4, dtype=np.int64)), 5.0)
     assert len(receive(relay)[3]) == 32
+    relay.close()
+
+
+def test_who_is_hung_up_on_learns_of_it_and_the_next_job_is_heard(tmp_path, door):
+    """An old job's process may live on: its line must not keep the next one out."""
+    relay = calling(tmp_path, door)
+    door.drop("the job was replaced")
+    relay.settimeout(5.0)
+    with pytest.raises(Hung, match="the other end has closed it"):
+        receive(relay)
+    following = calling(tmp_path, door)
+    door.post("east", 1, b"order", 5.0)
+    assert receive(following)[3] == b"order"
+    following.close()
     relay.close()

@@ -1,5 +1,6 @@
 """The server's door: a local socket at which the carrier's job calls, one job after another."""
 
+import contextlib
 import queue
 import socket
 import threading
@@ -66,7 +67,7 @@ class Door:
             relay, self._relay = self._relay, None
             numbers = list(self._open)
         if relay:
-            relay.close()
+            _hang_up(relay)
         for number in numbers:
             self._lose(number, why)
 
@@ -76,7 +77,7 @@ class Door:
         with self._lock:
             relay, self._relay = self._relay, None
         if relay:
-            relay.close()
+            _hang_up(relay)
         self._door.close()
         leave(self._path)
 
@@ -128,3 +129,10 @@ class Door:
             site = self._open.pop(number, None)
         if site is not None:
             self._news.put(News(site, number, None, why))
+
+
+def _hang_up(relay: socket.socket) -> None:
+    """Close a line on which another thread waits: closing alone would neither wake it nor tell the job."""
+    with contextlib.suppress(OSError):  # the job has hung up already
+        relay.shutdown(socket.SHUT_RDWR)
+    relay.close()
