@@ -144,7 +144,7 @@ class NvflareLine:
                 rested = time.monotonic() - submitted > min(_REST, 2.0**short) * bool(short)
                 if not job and fit and settled and rested:
                     job = self._control.submit(write_job(self._kit.folder / "job", sorted(fit)))
-                    submitted, self._members = time.monotonic(), set(fit)
+                    submitted, self._members, self._idle = time.monotonic(), set(fit), {}
             except FeditError:
                 continue  # it is starting, or has died: the next look tells
             except OSError as error:  # a full disk, too little memory to start a process
@@ -179,8 +179,10 @@ class NvflareLine:
             return True
         return False
 
-    def _blame(self, sites: set[str]) -> None:
+    def _blame(self, missing: set[str]) -> None:
         """Who was to be in a job and was not may have broken it; who came since is not to blame."""
-        for site in sites & self._members:
-            if rest := self._bench.blame(site):
+        if missing >= self._members > set():
+            self._tell("server", f"no site is in the carrier's job; see {self._log} and the sites' own")
+        for site, rest in self._bench.judge(missing, self._members).items():
+            if rest:
                 self._tell(site, f"its carrier breaks jobs: left out for {rest:.0f} s; see its log")
