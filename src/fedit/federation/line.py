@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fedit.core.errors import FeditError, InputError
+from fedit.core.errors import FeditError, InputError, brief
 from fedit.engines.frames import SOCKET, place_of
 from fedit.engines.line import Line, News, Tell
 from fedit.federation.bench import Bench
@@ -147,8 +147,10 @@ class NvflareLine:
                     submitted, self._members, self._idle = time.monotonic(), set(fit), {}
             except FeditError:
                 continue  # it is starting, or has died: the next look tells
-            except OSError as error:  # a full disk, too little memory to start a process
-                self._tell("server", f"the carrier cannot be kept running: {error}")
+            except (
+                Exception
+            ) as error:  # a full disk, too little memory … while it lasts, not for good
+                self._tell("server", f"the carrier cannot be kept running: {brief(error)}")
                 self._closing.wait(_REST)
         self._control.close()
         self._child.end()
@@ -182,7 +184,9 @@ class NvflareLine:
     def _blame(self, missing: set[str]) -> None:
         """Who was to be in a job and was not may have broken it; who came since is not to blame."""
         if missing >= self._members > set():
-            self._tell("server", f"no site is in the carrier's job; see {self._log} and the sites' own")
+            self._tell(
+                "server", f"no site is in the carrier's job; see {self._log} and the sites' own"
+            )
         for site, rest in self._bench.judge(missing, self._members).items():
             if rest:
                 self._tell(site, f"its carrier breaks jobs: left out for {rest:.0f} s; see its log")
