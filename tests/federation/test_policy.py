@@ -120,3 +120,10 @@ def test_what_sites_share_leaves_out_what_is_the_servers_own(tmp_path):
     assert str(tmp_path) not in str(tree)
     mine = at_a_site(tree, "rows.jsonl", tmp_path, Site(device="cpu", threads=1))
     assert (mine.data.train, mine.threads, mine.local) == ("rows.jsonl", 1, plan.local)
+
+
+@pytest.mark.parametrize(("most", "given"), [(None, None), (3, 2), (1, 1), (4, 4), (64, 8)])
+def test_a_bound_on_rows_at_once_fits_whatever_batch_the_recipe_has(tmp_path, most, given):
+    tree = shared(tiny(tmp_path / "run", local={"steps": 1, "batch": 8}))
+    mine = at_a_site(tree, "rows.jsonl", tmp_path, Site(micro_batch=most))
+    assert (mine.local.micro_batch, mine.local.batch) == (given, 8)
