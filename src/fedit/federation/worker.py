@@ -20,7 +20,7 @@ import torch
 from fedit.build import Job, build, make_base
 from fedit.build.rows import of_member
 from fedit.config import Site
-from fedit.core.errors import FeditError, InputError, brief
+from fedit.core.errors import BrokenInvariant, FeditError, InputError, brief
 from fedit.core.messages import Failure
 from fedit.core.strict import WireError
 from fedit.engines.frames import Hung, listen, place_of, receive, send
@@ -152,6 +152,10 @@ class Desk:
         except OSError as error:  # a full disk
             _tell(f"{self._kit.folder}: {brief(error)}")
             reply = Failure(name, "error", f"its disk: {brief(error)}")
+        except BrokenInvariant:
+            raise
+        except (FeditError, MemoryError) as error:  # a limit reached where nothing else catches it
+            reply = Failure(name, "error", str(error) or brief(error))
         if isinstance(reply, Failure):
             reply = explained(reply, policy)
             _tell(f"round {order.round + 1}: failed: {reply.detail}")
