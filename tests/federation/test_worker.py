@@ -51,7 +51,7 @@ def rows(tmp_path):
     return str(path)
 
 
-def invited(kits, rows, tmp_path, site=OWN, **changes):
+def invited(kits, rows, tmp_path, site=OWN, desk=None, **changes):
     """What the worker of north says when it is invited, the kind of its answer, and all that was sent."""
     plan = tiny(
         tmp_path,
@@ -63,7 +63,7 @@ def invited(kits, rows, tmp_path, site=OWN, **changes):
     ledger = Ledger(terms, server.key(), {"north": server.key_of("north")})
     recipe = json.dumps(tree).encode()
     message = ledger.seal("north", 0, 0, recipe, kind=INVITATION)
-    answer = Desk(open_kit(kits / "north", "site"), rows, site).answer(message)
+    answer = (desk or Desk(open_kit(kits / "north", "site"), rows, site)).answer(message)
     kind = read_label(answer)[0].kind
     _, payload = ledger.admit(answer, "north", kind)
     return json.loads(bytes(payload)), kind
@@ -84,6 +84,20 @@ def test_bad_rows_are_refused_before_anything_starts_naming_what_the_site_can_se
         next(join(kits / "north", rows, OWN.model_copy(update={"bad_rows": "refuse"})))
     with pytest.raises(InputError, match="base nowhere: is no folder"):
         next(join(kits / "north", rows, OWN.model_copy(update={"base": "nowhere"})))
+
+
+def test_an_earlier_runs_memory_is_free_before_another_is_built(kits, rows, tmp_path, monkeypatch):
+    desk, seen = Desk(open_kit(kits / "north", "site"), rows, OWN), []
+    assert invited(kits, rows, tmp_path, desk=desk)[1] == ENROLMENT
+    assert desk._hosted is not None
+
+    def built(*given, **more):
+        seen.append(desk._hosted)
+        raise InputError("no more is needed")
+
+    monkeypatch.setattr("fedit.federation.worker.build", built)
+    assert invited(kits, rows, tmp_path, desk=desk)[1] == FAILURE
+    assert seen == [None]
 
 
 def test_columns_that_are_not_there_name_the_sites_own_key(kits, rows):

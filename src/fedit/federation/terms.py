@@ -58,6 +58,7 @@ def _largest_divisor(batch: int, most: int) -> int:
 
 
 def with_own_base(plan: Plan, site: Site) -> Plan:
-    """The plan with the site's copy of the base, where it has one."""
-    own = {"model.base": site.base, "model.revision": None}
-    return changed(plan, own, "base") if site.base else plan
+    """The plan with the site's copy of the base, where both have one: a model made on the spot has none."""
+    if site.base is None or plan.model.base is None:
+        return plan
+    return changed(plan, {"model.base": site.base, "model.revision": None}, "base")

@@ -104,6 +104,7 @@ class Desk:
                 f"model.base {tree['model']['base']}: this site's has the hash {found[:16]}…, the server's "
                 f"{label.terms.base[:16]}…; get the same files as the server's, or the same revision"
             )
+        self._hosted = None  # an earlier run's adapter and states: their memory first
         with _kept_here():
             job = build(plan, folder, base, reading=of_member(self._kit.name))
         (client,) = job.engine.clients()
