@@ -98,7 +98,7 @@ def at_once(monkeypatch):
         monkeypatch.setattr(module, name, seconds)
 
 
-def network(toy: Toy, algorithm, deadline=0.5, **changes):
+def network(toy: Toy, algorithm, deadline=20.0, **changes):
     """A line to sites, one a client, each with homes of its own, and the engine over it."""
     kinds = changes.pop("kinds", {})
     made = [
@@ -201,7 +201,8 @@ class Foreign(Site):
 )
 def test_one_sites_fault_is_its_own(kind, reason, detail, tmp_path):
     toy = Toy(tmp_path, clients=3)
-    engine, _line, _ = network(toy, fedavg(), kinds={"c1": kind})
+    deadline = 0.5 if kind is Silent else 20.0
+    engine, _line, _ = network(toy, fedavg(), deadline, kinds={"c1": kind})
     engine.gather(1.0, 3, 1.0)
     for one in toy.run(fedavg(), engine=engine, policy=EVERYONE, until=2):
         assert set(one.metrics) == {"c0", "c2"}
@@ -243,7 +244,7 @@ def test_a_site_that_is_away_is_left_out_and_comes_back(tmp_path):
 
 def test_nobody_is_left_out_while_the_line_is_mended(tmp_path, monkeypatch):
     toy = Toy(tmp_path, clients=3)
-    engine, line, _ = network(toy, fedavg(), deadline=5.0)
+    engine, line, _ = network(toy, fedavg())
     engine.gather(1.0, 3, 1.0)
     back, usual = time.monotonic() + 4 * module._ABSENT, line.present
     monkeypatch.setattr(
@@ -426,3 +427,50 @@ def test_an_answer_to_nobodys_question_is_passed_over(tmp_path):
 def test_fedit_run_trains_a_networks_recipe_in_process(tmp_path):
     plain = finish(tiny(tmp_path / "plain"))
     assert finish(tiny(tmp_path / "sites", engine={"kind": "sites", "deadline": 5})) == plain
+
+
+def test_who_was_invited_as_late_and_is_of_the_next_cohort_has_not_refused(tmp_path):
+    """It loads its model when it is drawn, so that it is invited twice; the second invitation counts."""
+    toy = Toy(tmp_path, clients=3)
+    engine, line, _ = network(toy, fedavg(), deadline=5.0, kinds={"c1": Slow})
+    line.absent = {"c1"}
+    engine.gather(0.01, 2, 1.0)
+    line.absent = set()
+    numbers, post = [], line.post
+
+    def noted(site, number, *rest):
+        numbers.extend([number] * (site == "c1"))
+        post(site, number, *rest)
+
+    line.post = noted
+    [one] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=1)
+    engine.enrolled["c1"] = toy.population[1]  # as before the server was started again
+    line.news.append(News("c1", numbers[0], line.sites["c1"].held))
+    [two] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=2, state=one.state)
+    assert (two.failures, engine.refused) == ([], {})
+    assert set(two.metrics) == {"c0", "c1", "c2"}
+
+
+def test_an_invitation_that_is_lost_is_sent_again_after_a_pause(tmp_path, monkeypatch):
+    """A carrier that fails at once must not have the server invite as fast as it can."""
+    monkeypatch.setattr(module, "_PAUSE", 0.2)
+    engine, line, told = network(Toy(tmp_path, clients=2), fedavg())
+    line.sites["c1"].answer = lambda message: None
+    with pytest.raises(FeditError, match="1 of 2 have enrolled"):
+        engine.gather(0.1, 2, 0.5)
+    assert 1 < sum(site == "c1" for site, _ in told) < 5
+
+
+def test_a_site_that_refused_may_come_back_before_the_first_round(tmp_path):
+    engine, line, _ = network(Toy(tmp_path, clients=3), fedavg(), kinds={"c1": Choosy})
+
+    def present():
+        if engine.refused:  # it goes, to come back with another policy
+            line.sites["c1"].allows = True
+            return frozenset({"c0"})
+        return frozenset({"c0", "c1"})
+
+    line.present = present
+    engine.gather(0.1, 2, 5.0)
+    assert set(engine.enrolled) == {"c0", "c1"}
+    assert line.sites["c1"].allows

@@ -29,3 +29,20 @@ def test_ten_good_minutes_wipe_the_slate(clock):
     for _ in range(5):
         assert bench.blame("north") == 0
         clock[0] += 601
+
+
+def test_nobody_is_blamed_for_what_befalls_all(clock):
+    """The server's own job has died, or its machine is too busy: nobody would be left to go on with."""
+    bench, members = Bench(), {"east", "north", "south"}
+    for _ in range(9):
+        assert bench.judge(members | {"west"}, members) == {}
+    assert bench.judge({"north"}, {"north"}) == {}
+    assert bench.judge(set(), set()) == {}
+    assert bench.resting() == set()
+
+
+def test_who_is_missing_alone_is_blamed_but_not_who_came_since(clock):
+    bench, members = Bench(), {"east", "north", "south"}
+    said = [bench.judge({"north", "west"}, members) for _ in range(3)]
+    assert said == [{"north": 0}, {"north": 0}, {"north": 600}]
+    assert bench.resting() == {"north"}

@@ -72,10 +72,15 @@ def test_lengths_are_of_bytes_whatever_is_sent(tmp_path, door):
     relay.close()
 
 
-def test_a_job_that_is_dropped_hears_of_it_at_once(tmp_path, door):
+def test_who_is_hung_up_on_learns_of_it_and_the_next_job_is_heard(tmp_path, door):
+    """An old job's process may live on: its line must not keep the next one out."""
     relay = calling(tmp_path, door)
-    relay.settimeout(5)
-    door.drop("replaced")
+    door.drop("the job was replaced")
+    relay.settimeout(5.0)
     with pytest.raises(Hung, match="the other end has closed it"):
         receive(relay)
+    following = calling(tmp_path, door)
+    door.post("east", 1, b"order", 5.0)
+    assert receive(following)[3] == b"order"
+    following.close()
     relay.close()

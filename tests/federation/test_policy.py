@@ -10,12 +10,12 @@ import torch
 
 pytest.importorskip("psutil", reason="needs the extra federation")
 
-from fedit.config import Policy, Site
+from fedit.config import Model, Policy, Site
 from fedit.core.errors import FeditError, InputError
 from fedit.core.messages import Client, Failure
 from fedit.federation.limits import explained, within
 from fedit.federation.policy import check_recipe, check_work, told_count, told_metrics
-from fedit.federation.terms import at_a_site, recipe_hash, shared
+from fedit.federation.terms import at_a_site, recipe_hash, shared, with_own_base
 from tests.tiny import tiny
 
 METRICS = {"loss": 1.5, "steps": 2.0, "bytes_up": 10.0, "accuracy": 0.5}
@@ -120,3 +120,20 @@ def test_what_sites_share_leaves_out_what_is_the_servers_own(tmp_path):
     assert str(tmp_path) not in str(tree)
     mine = at_a_site(tree, "rows.jsonl", tmp_path, Site(device="cpu", threads=1))
     assert (mine.data.train, mine.threads, mine.local) == ("rows.jsonl", 1, plan.local)
+
+
+@pytest.mark.parametrize(("most", "given"), [(None, None), (3, 2), (1, 1), (4, 4), (64, 8)])
+def test_a_bound_on_rows_at_once_fits_whatever_batch_the_recipe_has(tmp_path, most, given):
+    tree = shared(tiny(tmp_path / "run", local={"steps": 1, "batch": 8}))
+    mine = at_a_site(tree, "rows.jsonl", tmp_path, Site(micro_batch=most))
+    assert (mine.local.micro_batch, mine.local.batch) == (given, 8)
+
+
+def test_a_sites_copy_of_the_base_is_for_recipes_that_name_one(tmp_path):
+    """A model that is made on the spot has no copy: a site that has one for other runs takes part as well."""
+    site, made = Site(base="/models/own"), tiny(tmp_path / "run")
+    assert with_own_base(made, site) == made
+    named = made.model_copy(update={"model": Model(base="owner/name", revision="abc")})
+    found = with_own_base(named, site).model
+    assert (found.base, found.revision) == ("/models/own", None)
+    assert with_own_base(named, Site()) == named

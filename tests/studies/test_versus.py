@@ -91,6 +91,16 @@ def test_what_cannot_be_compared_is_refused(recipe, tmp_path):
         versus(plan, ["fedavg", "scaffold"], 1, output=str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["external", "clipped"])
+def test_the_plans_own_method_of_another_package_keeps_its_options(name, monkeypatch, tmp_path):
+    monkeypatch.setattr("fedit.studies.versus.entries", lambda: {"clipped": None})
+    own = {"name": "external", "entry": "clipped", "options": {"most": 3}}
+    plan = tiny(tmp_path, algorithm=own)
+    arms = versus(plan, ["fedavg", name], 1, output=str(tmp_path / "out")).arms
+    assert {key: arms[name]["algorithm"][key] for key in own} == own
+    assert arms["fedavg"]["algorithm"] == {"name": "fedavg"}
+
+
 def test_methods_of_other_packages_are_named_by_their_entry_points(monkeypatch, tmp_path):
     theirs = {"clipped": None, "other": None, "fedavg": None}  # a name of ours stays ours
     monkeypatch.setattr("fedit.studies.versus.entries", lambda: theirs)

@@ -39,7 +39,7 @@ class Site(Section):
     """What a site settles for itself, whatever the recipe says: how its rows are read, and what trains them.
 
     `columns` and `bad_rows` are as in a recipe's data section; `base` is the folder of the site's own copy of
-    the base model; `micro_batch` bounds the rows that pass the model at once.
+    the base model; `micro_batch` bounds the rows that pass the model at once, in equal parts of a batch.
     """
 
     columns: dict[str, str] | None = None

@@ -92,8 +92,9 @@ class Sites:
                 self._tell("server", self._missing(minimum))
             if waited > max(wait, patience) or len(self._names) - len(self.refused) < minimum:
                 raise FeditError(self._too_few(minimum, waited))
-            for site in self._line.present() - self._ready - self.refused.keys():
-                if site in asked and asked[site].stage == "absent":
+            present = self._returned()
+            for site in (present & asked.keys()) - self._ready - self.refused.keys():
+                if asked[site].stage == "absent" and time.monotonic() > asked[site].rests:
                     self._invite(site, asked[site])
             news = self._line.next(_TICK)
             if news and (one := asked.get(news.site)) and news.number == one.number:
@@ -103,8 +104,10 @@ class Sites:
         """Replies as they arrive; who is not there, or not in time, has failed."""
         until = time.monotonic() + self._deadline
         asked = {site: _Asked() for site in order.cohort}
+        for site in asked:  # invited anew: what answers an earlier invitation is passed over
+            self._late.pop(site, None)
         while asked:
-            present, now = self._line.present(), time.monotonic()
+            present, now = self._returned(), time.monotonic()
             self._welcome(present, set(asked), now)
             for site, one in list(asked.items()):
                 if failure := self._given_up(site, one, present, now, until):
@@ -154,10 +157,15 @@ class Sites:
             return Failure(site, "worker", f"its worker died {one.tries} times in this round")
         return None
 
+    def _returned(self) -> frozenset[str]:
+        """Who is there; who is not may have changed its mind when it returns."""
+        present = self._line.present()
+        for site in self.refused.keys() - present:
+            del self.refused[site]
+        return present
+
     def _welcome(self, present: frozenset[str], busy: set[str], now: float) -> None:
         """Invite who is there and not of this round: who comes late, or comes back after a refusal."""
-        for site in self.refused.keys() - present:
-            del self.refused[site]  # it may have changed its mind when it returns
         members = set(self._names) if self.only is None else self.only
         for site in (present & members) - busy - self._ready - self.refused.keys():
             one = self._late.setdefault(site, _Asked())

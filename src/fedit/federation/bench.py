@@ -1,6 +1,7 @@
 """Sites by whose fault jobs break, left out of further ones for a while."""
 
 import time
+from collections.abc import Set
 
 _FORGOTTEN = 600.0  # seconds after which a fault counts as the first again
 _FREE = 2
@@ -22,6 +23,14 @@ class Bench:
         rest = min(_LONGEST, _FIRST * 2.0 ** (count - _FREE - 1)) if count > _FREE else 0.0
         self._faults[site], self._until[site] = (count, now), now + rest
         return rest
+
+    def judge(self, missing: Set[str], members: Set[str]) -> dict[str, float]:
+        """Blame those of a job's members that are missing from it; the seconds that each rests.
+
+        Where all are missing nobody is blamed: the cause lies at the server, and nobody else could go on.
+        """
+        guilty = missing & members
+        return {site: self.blame(site) for site in sorted(guilty)} if guilty != members else {}
 
     def resting(self) -> set[str]:
         """The sites that are left out now."""

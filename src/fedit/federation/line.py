@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fedit.core.errors import FeditError, InputError
+from fedit.core.errors import FeditError, InputError, brief
 from fedit.engines.frames import SOCKET, place_of
 from fedit.engines.line import Line, News, Tell
 from fedit.federation.bench import Bench
@@ -24,7 +24,9 @@ _FREED = 5.0  # seconds in which what a killed server left lets go of the port
 _STUCK = 90.0  # seconds after which a job that has not called is given up
 _SURE = 3  # looks in a row at which a site must have no job
 _SHORT, _REST = 20.0, 30.0  # a job of fewer seconds has failed; the longest rest before another
-_SETTLED = 5.0  # seconds without a new site before a job begins, unless all are there: more than a pulse
+_SETTLED = (
+    5.0  # seconds without a new site before a job begins, unless all are there: more than a pulse
+)
 
 
 @contextmanager
@@ -144,11 +146,11 @@ class NvflareLine:
                 rested = time.monotonic() - submitted > min(_REST, 2.0**short) * bool(short)
                 if not job and fit and settled and rested:
                     job = self._control.submit(write_job(self._kit.folder / "job", sorted(fit)))
-                    submitted, self._members = time.monotonic(), set(fit)
+                    submitted, self._members, self._idle = time.monotonic(), set(fit), {}
             except FeditError:
                 continue  # it is starting, or has died: the next look tells
-            except OSError as error:  # a full disk, too little memory to start a process
-                self._tell("server", f"the carrier cannot be kept running: {error}")
+            except Exception as error:  # a full disk, too little memory: it may pass
+                self._tell("server", f"the carrier cannot be kept running: {brief(error)}")
                 self._closing.wait(_REST)
         self._control.close()
         self._child.end()
@@ -179,8 +181,12 @@ class NvflareLine:
             return True
         return False
 
-    def _blame(self, sites: set[str]) -> None:
+    def _blame(self, missing: set[str]) -> None:
         """Who was to be in a job and was not may have broken it; who came since is not to blame."""
-        for site in sites & self._members:
-            if rest := self._bench.blame(site):
+        if missing >= self._members > set():
+            self._tell(
+                "server", f"no site is in the carrier's job; see {self._log} and the sites' own"
+            )
+        for site, rest in self._bench.judge(missing, self._members).items():
+            if rest:
                 self._tell(site, f"its carrier breaks jobs: left out for {rest:.0f} s; see its log")

@@ -1,5 +1,6 @@
 """A site: its worker and its carrier kept running, so that no fault needs a person."""
 
+import glob
 import json
 import socket
 import sys
@@ -28,9 +29,11 @@ def join(folder: Path, data: str, site: Site, own: bool = True) -> Iterator[str]
 
     kit = open_kit(folder, "site")
     kit.policy()  # refused before anything is begun
-    path = Path(data)
-    data = str(path.absolute()) if path.exists() else data
-    source = read_source(data, mapping=site.columns)
+    data = _from_anywhere(data)
+    try:
+        source = read_source(data, mapping=site.columns)
+    except InputError as error:  # of a plan's section, which is this site's own key here
+        raise InputError(str(error).replace("data.columns", "columns")) from None
     notes, rows = checked(source, site.bad_rows, "bad_rows"), len(source.examples)
     if site.base is not None:
         if not Path(site.base).is_dir():
@@ -66,6 +69,12 @@ def join(folder: Path, data: str, site: Site, own: bool = True) -> Iterator[str]
             for child in reversed(children.values()):
                 child.end()
             leave(place_of(kit.folder, WORKER))
+
+
+def _from_anywhere(data: str) -> str:
+    """A local source as the worker finds it, which runs in the kit's folder; a hub's id as it is."""
+    path = Path(data).expanduser()
+    return str(path.absolute()) if path.exists() or glob.has_magic(data) else data
 
 
 def _silence(kit: Kit) -> Iterator[list[str]]:

@@ -41,12 +41,24 @@ def at_a_site(tree: dict[str, Any], data: str, folder: Path, site: Site) -> Plan
     tree = {**tree, "output": str(folder), "threads": site.threads}
     tree["data"] = {**tree["data"], **reading}
     tree["model"] = {**tree["model"], "device": site.device}
-    if site.micro_batch:
-        tree["local"] = {**tree["local"], "micro_batch": site.micro_batch}
-    return make_plan(tree, "recipe of the server")
+    plan = make_plan(tree, "recipe of the server")
+    if site.micro_batch is None:
+        return plan
+    fits = _largest_divisor(plan.local.batch, site.micro_batch)
+    return changed(plan, {"local.micro_batch": fits}, "micro_batch")
+
+
+def _largest_divisor(batch: int, most: int) -> int:
+    """What divides a batch into equal parts of at most so many rows: a site cannot know the recipe's batch.
+
+    >>> _largest_divisor(12, 5), _largest_divisor(4, 16), _largest_divisor(7, 2)
+    (4, 4, 1)
+    """
+    return next(n for n in range(min(batch, most), 0, -1) if batch % n == 0)
 
 
 def with_own_base(plan: Plan, site: Site) -> Plan:
-    """The plan with the site's copy of the base, where it has one."""
-    own = {"model.base": site.base, "model.revision": None}
-    return changed(plan, own, "base") if site.base else plan
+    """The plan with the site's copy of the base, where both have one: a model made on the spot has none."""
+    if site.base is None or plan.model.base is None:
+        return plan
+    return changed(plan, {"model.base": site.base, "model.revision": None}, "base")

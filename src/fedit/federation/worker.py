@@ -20,7 +20,7 @@ import torch
 from fedit.build import Job, build, make_base
 from fedit.build.rows import of_member
 from fedit.config import Site
-from fedit.core.errors import FeditError, InputError, brief
+from fedit.core.errors import BrokenInvariant, FeditError, InputError, brief
 from fedit.core.messages import Failure
 from fedit.core.strict import WireError
 from fedit.engines.frames import Hung, listen, place_of, receive, send
@@ -104,6 +104,7 @@ class Desk:
                 f"model.base {tree['model']['base']}: this site's has the hash {found[:16]}…, the server's "
                 f"{label.terms.base[:16]}…; get the same files as the server's, or the same revision"
             )
+        self._hosted = None  # an earlier run's adapter and states: their memory first
         with _kept_here():
             job = build(plan, folder, base, reading=of_member(self._kit.name))
         (client,) = job.engine.clients()
@@ -152,6 +153,10 @@ class Desk:
         except OSError as error:  # a full disk
             _tell(f"{self._kit.folder}: {brief(error)}")
             reply = Failure(name, "error", f"its disk: {brief(error)}")
+        except BrokenInvariant:
+            raise
+        except (FeditError, MemoryError) as error:  # a limit reached where nothing else catches it
+            reply = Failure(name, "error", str(error) or brief(error))
         if isinstance(reply, Failure):
             reply = explained(reply, policy)
             _tell(f"round {order.round + 1}: failed: {reply.detail}")

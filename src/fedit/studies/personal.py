@@ -27,8 +27,13 @@ def personal_part(jobs: Sequence[Job], how: Personal | None) -> list[dict[str, A
         return []
     arms = list(dict.fromkeys(job.arm for job in jobs if job.personal))
     told = {(arm, steps): _clients(jobs, arm, steps) for arm in arms for steps in how.tune}
+    dealt = {arm: [job.plan.partition for job in jobs if job.arm == arm] for arm in arms}
     return [
-        {"arm": arm, "tune": steps, **_scores(found, told[arms[0], how.tune[0]])}
+        {
+            "arm": arm,
+            "tune": steps,
+            **_scores(found, told[arms[0], how.tune[0]] if dealt[arm] == dealt[arms[0]] else {}),
+        }
         for (arm, steps), found in told.items()
     ]
 

@@ -16,6 +16,8 @@ Summary = dict[str, Any]
 WIDTH = 78
 """Columns that a table has."""
 
+_NAME = 8  # columns that names have at least
+
 FEW = 50
 """Items below which intervals from resampling say too much: without a right answer they have no width."""
 
@@ -35,7 +37,8 @@ def label_tables(summary: Summary) -> Iterator[Table]:
     ):
         groups = [g for g in summary["arms"][0]["metrics"] if g.startswith(f"{label}/")]
         if len(groups) > 1:
-            room = WIDTH - max(map(len, groups)) + len(label)
+            longest = max(map(len, groups)) - len(f"{label}/")
+            room = WIDTH - 1 - max(_NAME, longest)
             for arms in _side_by_side(summary["arms"], room):
                 yield label_table(arms, label, groups)
 
@@ -145,7 +148,7 @@ def shown(text: str) -> str:
 def titled(title: str, headings: Sequence[str]) -> Table:
     """A table whose first column folds and whose numbers stand on the right."""
     table = Table(title=title, box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold", min_width=8)
+    table.add_column("", overflow="fold", min_width=_NAME)
     for heading in headings:
         table.add_column(heading, justify="right", overflow="fold", min_width=5)
     return table

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import RenderableType
+from rich.table import Table
 
 from fedit.config import Study
 from fedit.studies.claims import number, percent
@@ -12,27 +13,32 @@ from fedit.studies.tuning import paste
 
 
 def tuned_tables(study: Study, found: dict[str, Any]) -> Iterator[RenderableType]:
-    """One table an arm, a warning where the best value is at the grid's edge, and lines for `arms:`."""
+    """A table an arm, another for own models, a warning at the grid's edge, and lines for `arms:`."""
     for part in found["arms"]:
-        own = ("own EM %", "own F1 %", "own loss") if "own" in part["candidates"][0] else ()
-        heads = ("EM %", "F1 %", "loss", *own)
-        table = titled(f"{part['arm']} on {found['items']:,} dev items", heads)
-        for one in part["candidates"]:
-            best = " ←" if one["changes"] == part["best"] else ""
-            table.add_row(
-                shown(_words(one["changes"]) + best),
-                percent(one["em"]),
-                percent(one["f1"]),
-                number(one["loss"], 3),
-                *(percent(one["own"][measure]) for measure in ("em", "f1") if own),
-                *(number(one["own"]["loss"], 3) for _ in own[:1]),
+        title = f"{shown(part['arm'])} on {found['items']:,} dev items"
+        yield _scores(part, title, part["candidates"], "")
+        if "own" in part["candidates"][0]:
+            theirs = [{**one["own"], "changes": one["changes"]} for one in part["candidates"]]
+            yield _scores(
+                part, f"{shown(part['arm'])}, clients' own models and rows", theirs, "own "
             )
-        yield table
         for key in part["edge"]:
             yield shown(
                 f"{part['arm']}: the best {key}, {part['best'][key]}, is at the edge of the grid; widen it"
             )
     yield shown("\n".join(["for the study:", "arms:", *paste(study, found)]))
+
+
+def _scores(
+    part: dict[str, Any], title: str, candidates: list[dict[str, Any]], whose: str
+) -> Table:
+    """A row for each value that was tried; an arrow at the one that was chosen."""
+    table = titled(title, [whose + name for name in ("EM %", "F1 %", "loss")])
+    for one in candidates:
+        best = " ←" if one["changes"] == part["best"] else ""
+        scores = percent(one["em"]), percent(one["f1"]), number(one["loss"], 3)
+        table.add_row(shown(_words(one["changes"]) + best), *scores)
+    return table
 
 
 def _words(changes: dict[str, Any]) -> str:

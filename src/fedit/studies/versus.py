@@ -8,7 +8,7 @@ from rich.table import Table
 
 from fedit.build.algorithms import entries
 from fedit.config import Plan, Study
-from fedit.config.algorithm import KINDS, NAMES
+from fedit.config.algorithm import KINDS, NAMES, External
 from fedit.core.errors import InputError
 from fedit.recipe import make_study, read_word
 from fedit.studies.claims import pair, percent
@@ -55,8 +55,10 @@ def versus(
 
 def _named(name: str, plan: Plan) -> dict[str, Any]:
     """The plan's own algorithm with its parameters, ours or a package's without any. Raises InputError."""
-    if name == plan.algorithm.name:
-        return plan.algorithm.model_dump()
+    own = plan.algorithm
+    theirs = isinstance(own, External) and name == own.entry and name not in NAMES
+    if name == own.name or theirs:
+        return own.model_dump()
     outside = sorted(entries())
     if name not in NAMES and name in outside:
         return {"name": "external", "entry": name}

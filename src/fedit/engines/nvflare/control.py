@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.fuel.flare_api.flare_api import new_secure_session
+from nvflare.fuel.hci.proto import MetaStatusValue
 
 from fedit.core.errors import FeditError, brief
 from fedit.engines.nvflare.kits import account
@@ -53,9 +54,14 @@ class Control:
         return {one.name: float(one.last_connect_time) for one in info.client_info}
 
     def working(self, job: str) -> set[str]:
-        """The sites that carry the job, as they say themselves."""
-        told = self._ask("get_client_job_status")
-        return {one["client_name"] for one in told if one.get("job_id") == job}
+        """The sites that carry the job, as they say themselves; also who is too busy to say anything."""
+        told = self._ask("get_client_job_status") or []  # None where no site has answered
+        silent = MetaStatusValue.NO_REPLY
+        return {
+            one["client_name"]
+            for one in told
+            if one.get("job_id") == job or one.get("status") == silent
+        }
 
     def submit(self, job: Path) -> str:
         """Hand in the job; its id."""
