@@ -30,6 +30,10 @@ _TICK = 0.25  # seconds between two looks
 _ABSENT = 30.0  # seconds of absence before a site is left out of the round
 _PAUSE = 1.0  # seconds before it is asked anew
 
+_FORGETS = (
+    "forgets its invitations: its worker begins anew each time, or another machine has its kit too"
+)
+
 
 @dataclass(slots=True)
 class _Asked:
@@ -234,7 +238,7 @@ class Sites:
             one.forgot += 1
             if one.forgot <= TRIES:
                 return None
-            return Failure(site, "error", "forgets its invitations")
+            return Failure(site, "error", _FORGETS)
         return Failure(site, "error", quoted(said.get("detail", ""), 600))
 
     def _lost(self, news: News, one: _Asked) -> None:

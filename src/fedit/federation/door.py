@@ -5,6 +5,7 @@ import socket
 import threading
 from pathlib import Path
 
+from fedit.core.errors import quoted
 from fedit.engines.frames import Hung, hang_up, leave, listen, receive, send
 from fedit.engines.line import News
 
@@ -115,11 +116,7 @@ class Door:
                     if asked:
                         del self._open[mine]
                 if asked:
-                    good = what == b"answer"
-                    worker = not good and b"Hung" in content
-                    why = "its worker broke off" if worker else "its line broke"
-                    answer = content if good else None
-                    self._news.put(News(site.decode(), mine, answer, why, worker))
+                    self._news.put(_news(site.decode(), mine, what == b"answer", content))
         except (Hung, ValueError):
             return
 
@@ -128,3 +125,13 @@ class Door:
             site = self._open.pop(number, None)
         if site is not None:
             self._news.put(News(site, number, None, why))
+
+
+def _news(site: str, number: int, good: bool, content: bytes) -> News:
+    if good:
+        return News(site, number, content)
+    if b"Hung" in content:
+        return News(site, number, None, "its worker broke off", worker=True)
+    return News(
+        site, number, None, f"its line broke: {quoted(content[:200].decode(errors='replace'), 200)}"
+    )
