@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,8 @@ class Federation:
             pass
         return adapter_bytes(self.folder / "usual")
 
-    def start(self, name: str, *words: str, before: Sequence[str] = ()) -> None:
-        """Start the server or a site, whose lines go to a file; `before` are words of a wrapping command."""
+    def start(self, name: str, *words: str) -> None:
+        """Start the server or a site, whose lines go to a file."""
         if name == "server":
             command = ["server", str(self.kits / "server"), str(self.recipe)]
             command += ["--output", str(self.output), *words]
@@ -90,7 +90,7 @@ class Federation:
             command = ["join", str(self.kits / name), "--data", data, "threads=1", *words]
         with open(self.folder / f"{name}.log", "a") as log:
             self.processes[name] = subprocess.Popen(
-                [*before, *FEDIT, *command],
+                [*FEDIT, *command],
                 stderr=log,
                 stdout=log,
                 text=True,

@@ -87,7 +87,7 @@ def _settle(kit: Path, *, server: bool) -> None:
         settings["servers"][0]["heart_beat_timeout"] = _LOST
         for part in settings["components"]:
             if part["id"] == "job_scheduler":
-                part["args"] |= {"min_schedule_interval": 1, "max_jobs": 1}
+                part["args"] |= {"min_schedule_interval": 1, "max_jobs": 2}
     _write(local / "resources.json", settings)
     rights = _read(local / "authorization.json.default")
     for role in rights["permissions"].values():
