@@ -122,7 +122,7 @@ def test_sites_give_the_bits_of_one_process(algorithm, tmp_path):
     toy = Toy(tmp_path, keep=True)
     expected = toy.run(algorithm, policy=EVERYONE, until=4)
     engine, line, _ = network(toy, algorithm)
-    engine.gather(1.0, 6, 1.0)
+    engine.gather(20.0, 6, 20.0)
     assert engine.clients() == toy.population
     found = toy.run(algorithm, engine=engine, policy=EVERYONE, until=4)
     assert same(last(found), last(expected))
@@ -203,7 +203,7 @@ def test_one_sites_fault_is_its_own(kind, reason, detail, tmp_path):
     toy = Toy(tmp_path, clients=3)
     deadline = 0.5 if kind is Silent else 20.0
     engine, _line, _ = network(toy, fedavg(), deadline, kinds={"c1": kind})
-    engine.gather(1.0, 3, 1.0)
+    engine.gather(20.0, 3, 20.0)
     for one in toy.run(fedavg(), engine=engine, policy=EVERYONE, until=2):
         assert set(one.metrics) == {"c0", "c2"}
         [failure] = one.failures
@@ -215,7 +215,7 @@ def test_one_sites_fault_is_its_own(kind, reason, detail, tmp_path):
 def test_a_recorded_update_is_worth_nothing(tmp_path):
     toy = Toy(tmp_path, clients=2)
     engine, *_ = network(toy, fedavg(), kinds={"c1": Replaying})
-    engine.gather(1.0, 2, 1.0)
+    engine.gather(20.0, 2, 20.0)
     first, second = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=2)
     assert first.failures == []
     assert [(f.client, f.reason) for f in second.failures] == [("c1", "stale")]
@@ -225,7 +225,7 @@ def test_a_worker_that_is_new_is_invited_again(tmp_path):
     toy = Toy(tmp_path, clients=3)
     expected = toy.run(fedavg(), policy=EVERYONE, until=3)
     engine, _line, _ = network(toy, fedavg(), kinds={"c2": Forgetful})
-    engine.gather(1.0, 3, 1.0)
+    engine.gather(20.0, 3, 20.0)
     found = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=3)
     assert same(last(found), last(expected))
 
@@ -233,7 +233,7 @@ def test_a_worker_that_is_new_is_invited_again(tmp_path):
 def test_a_site_that_is_away_is_left_out_and_comes_back(tmp_path):
     toy = Toy(tmp_path, clients=3)
     engine, line, _ = network(toy, fedavg())
-    engine.gather(1.0, 3, 1.0)
+    engine.gather(20.0, 3, 20.0)
     line.absent = {"c0"}
     [one] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=1)
     assert [(f.client, f.reason) for f in one.failures] == [("c0", "gone")]
@@ -245,7 +245,7 @@ def test_a_site_that_is_away_is_left_out_and_comes_back(tmp_path):
 def test_nobody_is_left_out_while_the_line_is_mended(tmp_path, monkeypatch):
     toy = Toy(tmp_path, clients=3)
     engine, line, _ = network(toy, fedavg())
-    engine.gather(1.0, 3, 1.0)
+    engine.gather(20.0, 3, 20.0)
     back, usual = time.monotonic() + 4 * module._ABSENT, line.present
     monkeypatch.setattr(
         line, "present", lambda: usual() if time.monotonic() > back else frozenset()
@@ -259,7 +259,7 @@ def test_a_site_that_comes_late_takes_part_from_then_on(tmp_path):
     engine, line, told = network(toy, fedavg())
     kept = []
     line.absent = {"c1"}
-    engine.gather(0.01, 2, 1.0)
+    engine.gather(0.01, len(toy.population) - 1, 20.0)  # all the others
     engine.keep = lambda: kept.append(set(engine.enrolled))
     policy, seen = toy_policy(1.0, minimum=1), []
     for one in rounds(fedavg().server.init(tree(1)), fedavg(), engine, policy, seed=0, until=6):
@@ -363,7 +363,7 @@ class Amnesiac(Site):
 def test_a_site_that_forgets_its_invitations_is_left_out(tmp_path):
     toy = Toy(tmp_path, clients=3)
     engine, _, told = network(toy, fedavg(), deadline=60, kinds={"c1": Amnesiac})
-    engine.gather(1.0, 3, 1.0)
+    engine.gather(20.0, 3, 20.0)
     [one] = toy.run(fedavg(), engine=engine, policy=EVERYONE, until=1)
     [failure] = one.failures
     assert (failure.client, failure.detail) == ("c1", module._FORGETS)
