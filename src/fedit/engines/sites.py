@@ -30,9 +30,7 @@ _TICK = 0.25  # seconds between two looks
 _ABSENT = 30.0  # seconds of absence before a site is left out of the round
 _PAUSE = 1.0  # seconds before it is asked anew
 
-_FORGETS = (
-    "forgets its invitations: its worker begins anew each time, or another machine has its kit too"
-)
+_FORGETS = "forgets its invitations: its worker dies each time, or another machine has its kit too"
 
 
 @dataclass(slots=True)

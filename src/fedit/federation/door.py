@@ -132,6 +132,5 @@ def _news(site: str, number: int, good: bool, content: bytes) -> News:
         return News(site, number, content)
     if b"Hung" in content:
         return News(site, number, None, "its worker broke off", worker=True)
-    return News(
-        site, number, None, f"its line broke: {quoted(content[:200].decode(errors='replace'), 200)}"
-    )
+    said = quoted(content[:200].decode(errors="replace"), 200)
+    return News(site, number, None, f"its line broke: {said}")

@@ -25,7 +25,7 @@ _STUCK = 90.0  # seconds after which a job that has not called is given up
 _SURE = 3  # looks in a row at which a site must have no job
 _SHORT, _REST = 20.0, 30.0  # a job of fewer seconds has failed; the longest rest before another
 _SETTLED = (
-    5.0  # seconds without a new site before a job begins, unless all are there: more than a pulse
+    5.0  # seconds without a new site before a job begins, unless all are there; above a pulse
 )
 
 
